@@ -1,0 +1,43 @@
+# The commands of this repository. An existing environment is used with `make test VENV=path/to/environment`.
+VENV ?= .venv
+PYTHON ?= python3
+BIN = $(VENV)/bin
+EXPERIMENTS ?= demo
+
+.PHONY: help demo test figures notebooks readme prepare 
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# what is installed is remembered in the environment, so that a second `make` starts at once
+$(VENV)/.binenc: settings.ini setup.py | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+$(VENV)/.binenc-dev: settings.ini setup.py | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $(VENV)/.binenc $@
+
+demo: $(VENV)/.binenc ## train the demo on this machine, draw every figure, print the tables
+	$(BIN)/binenc sweep demo
+	$(BIN)/binenc figures demo
+
+test: $(VENV)/.binenc-dev ## nbdev_test and pytest
+	$(BIN)/nbdev_test --n_workers 2
+	$(BIN)/python -m pytest
+
+figures: $(VENV)/.binenc ## draw the committed figures again from the committed tables
+	for experiment in $(EXPERIMENTS); do $(BIN)/binenc figures $$experiment || exit 1; done
+
+notebooks: $(VENV)/.binenc-dev ## execute every notebook in nbs/ in place
+	PATH="$(abspath $(BIN)):$$PATH" tests/execute_notebooks.sh
+
+readme: $(VENV)/.binenc-dev ## nbs/index.ipynb -> README.md
+	$(BIN)/python tests/readme.py
+
+prepare: $(VENV)/.binenc-dev ## export, clean and README, before a commit
+	$(BIN)/nbdev_export
+	$(BIN)/nbdev_clean
+	$(BIN)/python tests/readme.py

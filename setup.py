@@ -1,0 +1,29 @@
+"Reads everything from settings.ini, so that name, version and requirements stand in one place."
+from configparser import ConfigParser
+from pathlib import Path
+
+from setuptools import setup
+
+here = Path(__file__).parent
+config = ConfigParser(delimiters=['='])
+config.read(here / 'settings.ini', encoding='utf-8')
+settings = config['DEFAULT']
+
+setup(
+    name=settings['lib_name'],
+    version=settings['version'],
+    description=settings['description'],
+    long_description=(here / 'README.md').read_text(encoding='utf-8') if (here / 'README.md').exists() else '',
+    long_description_content_type='text/markdown',
+    author=settings['author'],
+    license='Apache-2.0',
+    keywords=settings['keywords'].split(),
+    # the notebooks that papermill runs travel with the library, so that an installed `binenc` works in any folder
+    packages=['binenc', 'binenc.nbs'],
+    package_dir={'binenc.nbs': 'nbs'},
+    package_data={'binenc.nbs': ['*.ipynb', 'figures/*.ipynb']},
+    python_requires=f">={settings['min_python']}",
+    install_requires=settings['requirements'].split(),
+    extras_require={'dev': settings['dev_requirements'].split()},
+    entry_points={'console_scripts': settings['console_scripts'].split()},
+)

@@ -1,0 +1,188 @@
+"""Metrics against independent computations: the reference table of the paper's code, NumPy with explicit matrices, scikit-learn."""
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.mixture import GaussianMixture
+
+from binenc.binarity import binarity_metrics, class_codes, encoding_fraction, fit_two_gaussians, standardise
+from binenc.collapse import collapse_metrics
+
+COLLAPSE = ('within_class_variation', 'equiangular', 'maxangle', 'equinorm', 'sigma_w')
+BINARITY = ('score', 'stds', 'peaks_distance_mean')
+
+# (seed, classes, nodes, samples, noise, share of labels drawn anew): values that the paper's code gave on these inputs
+REFERENCE = {
+    (0, 10, 4, 3000, .3, .05): (0.104629, 0.491542, 0.408615, 0.176334, 0.0395204, -0.864647, 0.311606, 6.64265, 0.980296),
+    (1, 100, 36, 8000, .2, .1): (0.105999, 0.166224, 0.133114, 0.0417664, 0.00495434, -0.481228, 0.196858, 10.0185, 0.954204),
+}
+
+
+def seeded(seed, classes, nodes, samples, noise, flip):
+    r = np.random.default_rng(seed)
+    mu = np.sign(r.standard_normal((classes, nodes)))
+    y = r.integers(0, classes, samples)
+    z = np.float32(mu[y] + noise * r.standard_normal((samples, nodes)))
+    return z, np.where(r.random(samples) < flip, r.integers(0, classes, samples), y)
+
+
+@pytest.mark.parametrize('case', REFERENCE)
+def test_reference_table(case):
+    z, y = seeded(*case)
+    *closed_form, score, stds, distance, fraction = REFERENCE[case]
+    collapse, binarity = collapse_metrics(z, y), binarity_metrics(z)
+    assert [collapse[name] for name in COLLAPSE] == pytest.approx(closed_form, rel=1e-4)
+    assert [binarity[name] for name in BINARITY] == pytest.approx([score, stds, distance], rel=2e-3)
+    assert encoding_fraction(z, y) == pytest.approx(fraction, rel=1e-4)
+
+
+def explicit_collapse(z, y):
+    "The definitions word by word, with d x d matrices in double precision."
+    z, classes = z.astype(float), np.unique(y)
+    k = len(classes)
+    means = np.stack([z[y == c].mean(0) for c in classes]) - z.mean(0)
+    within = sum(np.cov(z[y == c].T) for c in classes) / k
+    # K centred means have rank K-1: NumPy's default cut-off of 1e-15 can keep a rounding error
+    between = np.linalg.pinv(means.T @ means / k, rcond=1e-10, hermitian=True)
+    lengths = np.linalg.norm(means, axis=1)
+    cosines = (means @ means.T / np.outer(lengths, lengths))[np.triu_indices(k, 1)]
+    return dict(within_class_variation=np.trace(within @ between) / k, equiangular=cosines.std(),
+                maxangle=np.abs(cosines + 1 / (k - 1)).mean(), equinorm=lengths.std() / lengths.mean(),
+                sigma_w=within.mean(), sigma_w_trace=np.trace(within) / z.shape[1])
+
+
+def clouds(seed, classes, nodes, samples):
+    "Unbalanced classes, correlated nodes, labels with gaps, every class with at least two samples."
+    r = np.random.default_rng(seed)
+    share = r.dirichlet(np.ones(classes))
+    y = np.concatenate([np.arange(classes).repeat(2), r.choice(classes, samples - 2 * classes, p=share)])
+    mixing = r.standard_normal((nodes, nodes)) / nodes**0.5
+    z = r.standard_normal((classes, nodes))[y] + 0.5 * r.standard_normal((samples, nodes)) @ mixing + 3
+    return np.float32(z), y * 3 - 1
+
+
+@pytest.mark.parametrize('shape', [(2, 3, 100), (7, 50, 900), (30, 5, 3000), (10, 64, 5000), (40, 40, 2500)])
+@pytest.mark.parametrize('seed', [0, 1])
+def test_collapse_equals_explicit_matrices(seed, shape):
+    z, y = clouds(seed, *shape)
+    assert collapse_metrics(z, y) == pytest.approx(explicit_collapse(z, y), rel=1e-4, abs=1e-7)
+
+
+@pytest.mark.parametrize('scale', [1e-25, 1e-6, 1e6])
+def test_collapse_is_scale_free(scale):
+    z, y = clouds(3, 10, 16, 2000)
+    plain, scaled = collapse_metrics(z, y), collapse_metrics(z * np.float32(scale), y)
+    for name in plain:
+        factor = scale**2 if name.startswith('sigma_w') else 1
+        assert scaled[name] == pytest.approx(plain[name] * factor, rel=1e-4, abs=0)
+
+
+def test_offset_changes_nothing():
+    z, y = clouds(4, 10, 16, 2000)
+    z = np.round(z * 1024) / 1024 # representable beside the offset, so that float32 itself loses nothing
+    moved = z + np.float32(2**13)
+    assert collapse_metrics(moved, y) == pytest.approx(collapse_metrics(z, y), rel=1e-4)
+    assert binarity_metrics(moved) == pytest.approx(binarity_metrics(z), rel=1e-4)
+
+
+def test_strongly_collapsed_classes_keep_their_digits():
+    r = np.random.default_rng(0)
+    y = np.arange(4000) % 8
+    mu, noise = r.standard_normal((8, 32)), r.standard_normal((4000, 32))
+    wide, tight = (collapse_metrics(mu[y] + s * noise, y) for s in (1e-1, 1e-6))
+    single = collapse_metrics(np.float32(mu[y] + 1e-4 * noise), y)
+    assert tight['within_class_variation'] == pytest.approx(wide['within_class_variation'] * 1e-10, rel=0.02)
+    assert single['sigma_w_trace'] == pytest.approx(wide['sigma_w_trace'] * 1e-6, rel=1e-3)
+
+
+def sklearn_nodes(x):
+    rows = []
+    for node in x.T[:, :, None]:
+        fit = GaussianMixture(2, random_state=0).fit(node)
+        means, stds = fit.means_.ravel(), np.sqrt(fit.covariances_.ravel())
+        rows.append((fit.score(node), stds.mean(), abs(means[0] - means[1]) / stds.mean()))
+    return np.array(rows)
+
+
+@pytest.mark.parametrize('noise', [0.01, 0.1, 0.3])
+def test_mixtures_equal_scikit_learn_on_every_node(noise):
+    r = np.random.default_rng(5)
+    share = np.linspace(0.1, 0.9, 12)
+    x = standardise(np.where(r.random((4000, 12)) < share, -1, 1) + noise * r.standard_normal((4000, 12))).numpy()
+    fit = fit_two_gaussians(x)
+    widths = fit.stds.mean(1)
+    ours = torch.stack([fit.log_likelihood, widths, (fit.means[:, 1] - fit.means[:, 0]) / widths], 1)
+    np.testing.assert_allclose(ours, sklearn_nodes(x), rtol=1e-3, atol=1e-3)
+
+
+def test_one_peak_equals_scikit_learn_to_its_own_spread():
+    # Nodes with one peak: EM stops on the way, and scikit-learn's random start moves its own answer by some 1e-3
+    x = standardise(np.random.default_rng(6).standard_normal((8000, 16))).numpy()
+    ours, theirs = binarity_metrics(x), sklearn_nodes(x).mean(0)
+    assert [ours[name] for name in BINARITY[:2]] == pytest.approx(theirs[:2], abs=1e-3)
+    assert ours['peaks_distance_mean'] == pytest.approx(theirs[2], rel=1e-2)
+
+
+@pytest.mark.parametrize('scale', [1e-25, 1e-6, 1e6])
+def test_binarity_is_scale_free(scale):
+    z, y = seeded(7, 10, 6, 2000, .3, 0)
+    scaled = z * np.float32(scale)
+    assert binarity_metrics(scaled) == pytest.approx(binarity_metrics(z), rel=1e-4)
+    assert encoding_fraction(scaled, y) == encoding_fraction(z, y)
+
+
+def test_arrays_and_tensors_are_equal():
+    z, y = seeded(8, 10, 6, 2000, .3, .05)
+    for other, labels in ((torch.tensor(z), torch.tensor(y)), (torch.tensor(z, requires_grad=True), torch.tensor(y, dtype=torch.uint8))):
+        assert collapse_metrics(other, labels) == collapse_metrics(z, y)
+        assert binarity_metrics(other) == binarity_metrics(z)
+        assert encoding_fraction(other, labels) == encoding_fraction(z, y)
+
+
+def test_order_of_samples_does_not_matter():
+    z, y = clouds(9, 6, 8, 5000)
+    order = np.random.default_rng(0).permutation(len(z))
+    assert collapse_metrics(z[order], y[order]) == pytest.approx(collapse_metrics(z, y), rel=1e-5)
+
+
+def test_class_codes_of_noisy_corners():
+    z, y = seeded(1, 100, 36, 8000, .2, 0)
+    codes = class_codes(z, y)
+    expected = np.stack([np.median(z[y == c], 0) > 0 for c in range(100)])
+    bits = expected.astype(int)
+    distances = (bits[:, None] != bits[None]).sum(-1)[np.triu_indices(100, 1)]
+    assert (codes.bits.numpy() == expected).all()
+    assert (codes.distinct, codes.min_hamming) == (100, distances.min())
+    assert codes.share.min() > 0.99
+
+
+def test_degenerate_input_is_finite_or_nan_as_documented():
+    z = np.random.default_rng(0).standard_normal((40, 3)).astype(np.float32)
+    z[:, 1] = 0.1 # a dead node
+    assert all(map(math.isfinite, binarity_metrics(z).values()))
+    alone = collapse_metrics(z, np.full(40, 7))
+    assert [name for name, value in alone.items() if math.isnan(value)] == list(COLLAPSE[:4])
+    # A class of a single sample counts, with no scatter of its own
+    y = np.r_[np.zeros(39, int), 1]
+    assert collapse_metrics(z, y)['sigma_w_trace'] == pytest.approx(np.trace(np.cov(z[:39].T)) / 3 / 2, rel=1e-4)
+
+
+@pytest.mark.parametrize('measure', [collapse_metrics, encoding_fraction, class_codes])
+@pytest.mark.parametrize('z, y', [
+    (np.ones((3, 2)), np.zeros(4, int)), (np.ones(3), np.zeros(3, int)), (np.ones((0, 2)), np.zeros(0, int)),
+    (np.array([[1., np.nan]]), np.zeros(1, int)), (np.array([[np.inf, 1.]]), np.zeros(1, int)), (np.ones((3, 2)), np.zeros(3)),
+])
+def test_bad_input_is_refused_with_its_shape(measure, z, y):
+    with pytest.raises(ValueError, match=r'shape \('):
+        measure(z, y)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+def test_gpu_gives_the_same():
+    z, y = seeded(1, 100, 36, 8000, .2, .1)
+    there = torch.tensor(z).cuda(), torch.tensor(y).cuda()
+    assert collapse_metrics(*there) == pytest.approx(collapse_metrics(z, y), rel=1e-4)
+    assert binarity_metrics(there[0]) == pytest.approx(binarity_metrics(z), rel=1e-4)
+    assert encoding_fraction(*there) == encoding_fraction(z, y)
+    assert class_codes(*there).min_hamming == class_codes(z, y).min_hamming
