@@ -106,7 +106,7 @@ def job_exists(job: str) -> bool | None:
 def me() -> dict:
     "What identifies this process to others."
     return {'host': socket.gethostname(), 'pid': os.getpid(), 'start': process_start(os.getpid()),
-            'job': os.environ.get('SLURM_JOB_ID')}
+            'job': os.environ.get('SLURM_JOB_ID'), 'restart': os.environ.get('SLURM_RESTART_COUNT')}
 
 def alive(
     owner: dict, # from `me`
@@ -115,6 +115,7 @@ def alive(
     "Whether the owner of a lock still works on it."
     if owner.get('host') == socket.gethostname():
         return process_start(owner['pid']) == owner['start']
+    if owner.get('job') and owner['job'] == me()['job']: return owner.get('restart') == me()['restart'] # this job, before its node failed
     if owner.get('job') and (known := job_exists(owner['job'])) is not None: return known
     return seconds < LOCK_SECONDS
 
@@ -166,7 +167,7 @@ class RunFolder:
         if (self / 'run.json').exists():
             found = read_json(self / 'run.json').get('run')
             if found != wanted: raise UserError(f'{self / "run.json"} describes another run than {self.run.id}: move that folder away')
-        for name in 'stop', 'failed.json': (self / name).unlink(missing_ok=True)
+        (self / 'failed.json').unlink(missing_ok=True)
         write_json(self / 'run.json', {'id': self.run.id, 'run': wanted, **provenance(device)})
 
     @property

@@ -24,7 +24,7 @@ from .data import DeviceLoader, load_splits, make_loaders
 from .evaluation import Outputs, evaluate, final_metrics, measure
 from .experiment import MODELS, Run, UserError
 from .models import build_classifier, compression_loss
-from .results import RunFolder, run_folder, write_bytes, write_history, write_json
+from .results import RunFolder, read_json, run_folder, write_bytes, write_history, write_json
 
 # %% ../nbs/09_training.ipynb #795e8aec
 def gamma_at(
@@ -119,10 +119,11 @@ class Clock:
         self.seconds[part] = round(self.seconds.get(part, 0) + lap, 3)
         return lap
 
-def report(folder: RunFolder, epoch: int, rate: float | None, history: list, clock: Clock) -> None:
+def report(folder: RunFolder, epoch: int, rate: float | None, history: list, clock: Clock, stopped: bool = False) -> None:
     "Tell the world how far the run is: `progress.json`, and a line of output for each measurement."
     folder.renew()
-    write_json(folder / 'progress.json', {'epoch': epoch, 'epochs': folder.run.epochs, 'images_per_second': rate, 'seconds': clock.seconds})
+    write_json(folder / 'progress.json', {'epoch': epoch, 'epochs': folder.run.epochs, 'images_per_second': rate, 'seconds': clock.seconds,
+                                           'stopped': stopped})
     if history and history[-1][0] == epoch:
         last = {(split, metric): value for at, split, metric, value in history if at == epoch}
         shown = ', '.join(f'{split} {last[split, "accuracy"]:.4f}' for split in ('train', 'val', 'test') if (split, 'accuracy') in last)
@@ -164,9 +165,11 @@ def fit(
             saved = time.monotonic()
             clock.lap('checkpoints')
         if log or stop or time.monotonic() - reported > 1:
-            report(folder, epoch, rate, history, clock)
+            report(folder, epoch, rate, history, clock, stop)
             reported = time.monotonic()
-        if stop: raise Stopped(f'run {run.id} was asked to stop after epoch {epoch}; the same command continues it')
+        if stop:
+            (folder / 'stop').unlink(missing_ok=True)
+            raise Stopped(f'run {run.id} was asked to stop after epoch {epoch}; the same command continues it')
     return history
 
 # %% ../nbs/09_training.ipynb #48b7d830

@@ -1,0 +1,8 @@
+# Sourced by submit.sh and the batch scripts, in the repository: the cluster's settings, and the command `binenc`.
+source slurm/cluster.sh
+if ! command -v binenc > /dev/null && [ -x .venv/bin/binenc ]; then PATH="$PWD/.venv/bin:$PATH"; fi
+if ! command -v binenc > /dev/null; then
+    echo "binenc is not installed here: run 'pip install .', or activate its environment in slurm/cluster.sh" >&2
+    exit 1
+fi
+export BINENC_TRAIN_FLAGS BINENC_FIGURES_FLAGS

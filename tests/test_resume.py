@@ -1,0 +1,192 @@
+"""A run that was stopped, killed or found its checkpoint damaged stores the same bytes as one that was left alone."""
+import random
+import shutil
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+
+import binenc.training as training
+from binenc.experiment import Run, UserError
+from binenc.results import read_json, run_folder
+from binenc.training import CHECKPOINT, PREVIOUS, Stopped, read_checkpoint, train
+from helpers import TINY, describe, die_at_rename, in_process, read_until, start, stored, settings, train_slowly, wait_for
+
+KINDS = [Run(**TINY), Run(**TINY, optimizer='sgd', model='nonlin_pen'), Run(**TINY, precision='bf16', backbone='convnet'),
+         Run(**TINY, val_fraction=0.2, augment=True, train_images=600, replicate=3)]
+
+
+def train_to(monkeypatch, run, results, epoch):
+    """Train and stop after an epoch, by the stop file."""
+    original = training.train_epoch
+    def stopping(*args):
+        original(*args)
+        if args[-1] + 1 == epoch: (run_folder(run, results) / 'stop').touch()
+    monkeypatch.setattr(training, 'train_epoch', stopping)
+    with pytest.raises(Stopped, match=f'after epoch {epoch}'): train(run, results)
+    monkeypatch.setattr(training, 'train_epoch', original)
+
+
+@pytest.mark.parametrize('run', KINDS, ids=describe)
+def test_stopped_at_every_epoch(run, tmp_path, monkeypatch):
+    """A stop after each epoch in turn, one process for each epoch as it were, changes no byte."""
+    train(run, tmp_path / 'whole')
+    for epoch in range(1, run.epochs): train_to(monkeypatch, run, tmp_path / 'parts', epoch)
+    train(run, tmp_path / 'parts')
+    assert stored(run, tmp_path / 'parts') == stored(run, tmp_path / 'whole')
+    assert len(stored(run, tmp_path / 'whole')) == 3
+
+
+def test_killed_before_any_rename(tiny, trained, tmp_path):
+    """SIGKILL at each moment that a file gets its name, those between the renames of the checkpoints too; then continued."""
+    number = 0
+    while True:
+        results = tmp_path / str(number)
+        process = in_process(die_at_rename, number, tiny, results)
+        process.join(60)
+        if process.exitcode == 0: break # there were not so many renames
+        assert process.exitcode == -signal.SIGKILL
+        train(tiny, results)
+        assert stored(tiny, results) == stored(tiny, trained), f'killed before rename {number}'
+        number += 1
+    assert number > 15
+    assert stored(tiny, results) == stored(tiny, trained)
+
+
+def test_killed_at_random(tmp_path):
+    """SIGKILL from outside again and again; every attempt continues from the one before."""
+    run, moments = Run(**{**TINY, 'epochs': 12, 'log_every': 4}), random.Random(0)
+    train(run, tmp_path / 'whole')
+    folder = run_folder(run, tmp_path / 'parts')
+    for epoch in 2, 5, 9:
+        process = in_process(train_slowly, run, tmp_path / 'parts')
+        wait_for(lambda: (folder / CHECKPOINT).exists() and read_checkpoint(folder / CHECKPOINT, run, 'cpu')['epoch'] >= epoch or not process.is_alive())
+        process.join(moments.random() * 0.03)
+        process.kill()
+        process.join()
+        assert folder.metrics is None
+    train(run, tmp_path / 'parts')
+    assert stored(run, tmp_path / 'parts') == stored(run, tmp_path / 'whole')
+
+
+@pytest.fixture(scope='module')
+def half(tmp_path_factory):
+    """Results folder of the run `tiny`, stopped after epoch 3: checkpoints of epochs 3 and 2."""
+    results = tmp_path_factory.mktemp('half')
+    with pytest.MonkeyPatch.context() as patch: train_to(patch, Run(**TINY), results, 3)
+    return results
+
+
+@pytest.fixture
+def interrupted(half, tiny, tmp_path):
+    """(results folder, run's folder) of the run `tiny`, stopped after epoch 3."""
+    shutil.copytree(half, tmp_path / 'half')
+    return tmp_path / 'half', run_folder(tiny, tmp_path / 'half')
+
+
+def truncate(path): path.write_bytes(path.read_bytes()[:-500])
+def empty(path): path.write_bytes(b'')
+def flip(path):
+    """Turn one bit in the middle."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 16
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize('damage', [truncate, empty, flip])
+def test_damaged_checkpoint(damage, interrupted, tiny, trained, capsys):
+    """The checkpoint before is used, and the damaged one named."""
+    results, folder = interrupted
+    damage(folder / CHECKPOINT)
+    train(tiny, results)
+    said = capsys.readouterr().out
+    assert f'{folder / CHECKPOINT} is damaged' in said and 'the one before is used' in said and 'continues after epoch 2' in said
+    assert stored(tiny, results) == stored(tiny, trained)
+
+
+@pytest.mark.parametrize('damage', [truncate, empty, flip])
+def test_both_checkpoints_damaged(damage, interrupted, tiny, trained, capsys):
+    """The run starts again, and both are named."""
+    results, folder = interrupted
+    for name in CHECKPOINT, PREVIOUS: damage(folder / name)
+    train(tiny, results)
+    said = capsys.readouterr().out
+    assert f'{folder / CHECKPOINT} is damaged' in said and f'{folder / PREVIOUS} is damaged' in said and 'the run starts again' in said
+    assert stored(tiny, results) == stored(tiny, trained)
+
+
+def test_any_flipped_bit_is_noticed_or_harmless(interrupted, tiny):
+    """A checkpoint with one bit turned is refused, or what is read from it is what was written."""
+    path = interrupted[1] / CHECKPOINT
+    content, whole = path.read_bytes(), read_checkpoint(path, tiny, 'cpu')
+    weights = lambda state: torch.cat([t.flatten().double() for t in state['classifier'].values()])
+    refused = 0
+    for at in range(0, len(content), 101):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1 << at % 8]) + content[at + 1:])
+        try: state = read_checkpoint(path, tiny, 'cpu')
+        except UserError: refused += 1; continue
+        assert weights(state).equal(weights(whole)) and state['history'] == whole['history'] and state['epoch'] == whole['epoch'], at
+        assert str(state['optimizer']) == str(whole['optimizer']), at
+    assert refused > 100
+
+
+def test_killed_between_the_renames(interrupted, tiny, trained, capsys):
+    """Only the previous checkpoint is there, and a new one that was not yet given its name, whole or not."""
+    results, folder = interrupted
+    (folder / CHECKPOINT).unlink()
+    (folder / 'checkpoint-new.pt').write_bytes(b'half a checkpoint')
+    train(tiny, results)
+    assert 'continues after epoch 2' in capsys.readouterr().out
+    assert stored(tiny, results) == stored(tiny, trained)
+    assert not list(folder.path.glob('checkpoint*')), 'checkpoints are removed at the end'
+
+
+def test_checkpoint_of_another_run(interrupted, tiny, capsys):
+    """A checkpoint that was copied from elsewhere is not continued from."""
+    results, folder = interrupted
+    other = replace(tiny, replicate=1)
+    shutil.copytree(folder.path, run_folder(other, results).path)
+    (run_folder(other, results) / 'run.json').unlink()
+    train(other, results)
+    assert 'belongs to another run' in capsys.readouterr().out
+    train(other, results / 'fresh')
+    assert stored(other, results) == stored(other, results / 'fresh')
+
+
+def test_damaged_progress_does_not_stop_a_run(interrupted, tiny, trained):
+    """The file that only informs people costs no result."""
+    results, folder = interrupted
+    (folder / 'progress.json').write_text('{"epoch": 3, "epo')
+    train(tiny, results)
+    assert stored(tiny, results) == stored(tiny, trained)
+
+
+def test_time_goes_on(interrupted, tiny):
+    """Seconds spent before an interruption are counted."""
+    results, folder = interrupted
+    before = read_json(folder / 'progress.json')['seconds']['training']
+    train(tiny, results)
+    assert read_json(folder / 'progress.json')['seconds']['training'] > before
+
+
+def test_command_stopped_in_every_way(binenc, tmp_path):
+    """`binenc run` ended by SIGTERM, then Ctrl-C, then SIGKILL, then left alone: the bytes of a training in one piece."""
+    run = Run(**{**TINY, 'epochs': 120, 'log_every': 1})
+    words, folder = ('run', *settings(epochs=120, log_every=1, width=8, deepfool_images=5)), run_folder(run, tmp_path / 'results')
+    epochs = [0]
+    for number, code in (signal.SIGTERM, 130), (signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL):
+        process = start(*words, cwd=tmp_path)
+        read_until(process, 'epoch ')
+        process.send_signal(number)
+        out, errors = process.communicate(timeout=30)
+        assert process.returncode == code and 'Traceback' not in errors, out + errors
+        assert code != 130 or 'stopped; the same command continues it' in out
+        wait_for(lambda: not folder.owner, 15, 'the end of the kernel')
+        epochs.append(read_json(folder / 'progress.json')['epoch'])
+    assert epochs == sorted(set(epochs)) and epochs[-1] < run.epochs, 'every attempt got further, none to the end'
+    done = binenc(*words, cwd=tmp_path)
+    assert done.returncode == 0 and 'continues after epoch' in done.stdout, done.stdout + done.stderr
+    train(run, tmp_path / 'whole')
+    assert stored(run, tmp_path / 'results') == stored(run, tmp_path / 'whole')
+    assert len(list(folder.path.glob('train-*.ipynb'))) >= 3
