@@ -3,6 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 EXPERIMENTS ?= demo
+RESULTS ?= results
 
 .PHONY: help demo test figures notebooks readme prepare 
 
@@ -21,15 +22,15 @@ $(VENV)/.binenc-dev: settings.ini setup.py | $(BIN)/python
 	touch $(VENV)/.binenc $@
 
 demo: $(VENV)/.binenc ## train the demo on this machine, draw every figure, print the tables
-	$(BIN)/binenc sweep demo
-	$(BIN)/binenc figures demo
+	$(BIN)/binenc sweep demo --results $(RESULTS)
+	$(BIN)/binenc figures demo --results $(RESULTS)
 
 test: $(VENV)/.binenc-dev ## nbdev_test and pytest
 	$(BIN)/nbdev_test --n_workers 2
 	$(BIN)/python -m pytest
 
 figures: $(VENV)/.binenc ## draw the committed figures again from the committed tables
-	for experiment in $(EXPERIMENTS); do $(BIN)/binenc figures $$experiment || exit 1; done
+	for experiment in $(EXPERIMENTS); do $(BIN)/binenc figures $$experiment --results $(RESULTS) || exit 1; done
 
 notebooks: $(VENV)/.binenc-dev ## execute every notebook in nbs/ in place
 	PATH="$(abspath $(BIN)):$$PATH" tests/execute_notebooks.sh

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['app', 'out', 'Name', 'Settings', 'ResultsDir', 'DataDir', 'RESULTS', 'DATA', 'SHOWN', 'RunsPerTask', 'MaxParallel',
            'Flags', 'chosen', 'expand_preset', 'data', 'plan', 'run', 'sweep', 'summary', 'status', 'run_states',
-           'states_table', 'detail', 'list_failed', 'figures', 'draw', 'submission', 'submit', 'task', 'after',
+           'states_lines', 'detail', 'list_failed', 'figures', 'draw', 'submission', 'submit', 'task', 'after',
            'remove_task_folder', 'main']
 
 # %% ../nbs/13_cli.ipynb #4dd0a3b1
@@ -21,7 +21,6 @@ from typing import Annotated, Optional
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from .experiment import EXPERIMENTS, Experiment, Run, SELECTION, UserError, expand, parse_settings
 
@@ -82,9 +81,7 @@ def plan(
     out.print(f'learning rates {", ".join(f"{lr:.4g}" for lr in e.lrs)}')
     out.print(f'selection      best {SELECTION[e.selection]}')
     shared = {name: getattr(runs[0], name) for name in Run.__dataclass_fields__ if name not in ('experiment', 'model', 'replicate', 'lr')}
-    table = Table('field', 'value', box=None, pad_edge=False)
-    for name, value in shared.items(): table.add_row(name, str(value))
-    out.print(table)
+    for name, value in shared.items(): out.print(f'{name:<16}{value}', markup=False)
 
 # %% ../nbs/13_cli.ipynb #debe10e0
 @app.command()
@@ -180,7 +177,7 @@ def status(
         if failed: return list_failed(rows, results_dir)
         if watch: out.clear()
         out.print(f'{e.name}: {len(runs)} runs')
-        out.print(states_table(rows, results_dir))
+        for line in states_lines(rows, results_dir): out.print(line, markup=False)
         if not watch or not any(state in ('running', 'queued') for _, state, _ in rows): return
         time.sleep(watch)
 
@@ -195,15 +192,16 @@ def run_states(runs: list[Run], results_dir: Path) -> list[tuple[Run, str, str]]
     return [(r, 'queued', f'job {jobs[r.id]}') if r.id in jobs and state not in ('finished', 'running') else (r, state, reason)
             for r, (state, reason) in zip(runs, states(runs, results_dir))]
 
-def states_table(rows: list, results_dir: Path) -> Table:
-    "A row a state: how many runs, and the first few of them."
+def states_lines(rows: list, results_dir: Path) -> list[str]:
+    "A line a state with the number of its runs, and below it the first few of them."
     from binenc.launch import STATES
-    table = Table('state', 'runs', 'of them', box=None, pad_edge=False)
+    lines = []
     for state in STATES:
         here = [(r, reason) for r, s, reason in rows if s == state]
-        shown = '\n'.join(detail(r, state, reason, results_dir) for r, reason in here[:4]) + ('\n...' if len(here) > 4 else '')
-        if here: table.add_row(SHOWN.get(state, state), str(len(here)), shown)
-    return table
+        if not here: continue
+        lines.append(f'{SHOWN.get(state, state):<14}{len(here):>6}')
+        if state != 'finished': lines += [f'    {detail(r, state, reason, results_dir)}' for r, reason in here[:5]] + ['    ...'] * (len(here) > 5)
+    return lines
 
 def detail(r: Run, state: str, reason: str, results_dir: Path) -> str:
     "What is worth knowing of one run: epoch and rate while it runs, its job while it waits, the reason if it failed."

@@ -88,7 +88,7 @@ def execute_notebook(
     with tempfile.TemporaryDirectory(prefix='be', dir=short_folder()) as sockets, Output(say) as stream:
         config = Config({'KernelManager': {'transport': 'ipc', 'ip': f'{sockets}/k'}})
         papermill.execute_notebook(path, output, parameters=parameters, kernel_name='python3', progress_bar=False, log_output=False,
-                                   stdout_file=stream, start_timeout=300, config=config, cwd=os.getcwd())
+                                   stdout_file=stream, start_timeout=300, shutdown_kernel='immediate', config=config, cwd=os.getcwd())
 
 def short_folder() -> str:
     "The temporary folder, or /tmp where its name is too long for a socket's path of 107 bytes."

@@ -1,25 +1,50 @@
 """Fixtures: the command, and one small experiment that is computed once."""
+import contextlib
+import io
 import shutil
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from binenc.experiment import Run
-from helpers import BINENC, TINY, environment, settings
+from helpers import BINENC, REPO, TINY, environment, run_notebook_here, settings
 
 EXPERIMENT = dict(experiment='tiny', replicate='0,1', lr='1e-3', **TINY)
 
 
 def call(*words, cwd, **options):
-    """`binenc WORDS` in a folder, ended; output and errors as text."""
+    """`binenc WORDS` in a process of its own, ended; output and errors as text."""
     return subprocess.run([BINENC, *map(str, words)], cwd=cwd, env=environment(), stdin=subprocess.DEVNULL, capture_output=True,
                           text=True, timeout=300, **options)
 
 
 @pytest.fixture(scope='session')
 def binenc():
-    """Runs the command in a folder: `binenc('status', 'tiny', cwd=folder)`."""
+    """Runs the command as a user does: `binenc('status', 'tiny', cwd=folder)`."""
     return call
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """As `binenc`, but in this process, which spares the seconds in which a new one imports torch."""
+    from binenc.cli import main
+    for name, value in environment().items(): monkeypatch.setenv(name, value)
+    def here(*words, cwd):
+        out, errors, code = io.StringIO(), io.StringIO(), 0
+        monkeypatch.setattr(sys, 'argv', ['binenc', *map(str, words)])
+        with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
+            try: main()
+            except SystemExit as end: code = end.code or 0
+        return subprocess.CompletedProcess(words, code, out.getvalue(), errors.getvalue())
+    return here
+
+
+@pytest.fixture
+def draw_here(monkeypatch):
+    """`command` draws figures in this process: nine kernels take a quarter of a minute."""
+    monkeypatch.setattr('binenc.launch.execute_notebook', run_notebook_here)
 
 
 @pytest.fixture
@@ -39,8 +64,15 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope='session')
 def finished(tmp_path_factory):
-    """Folder with `results/` of the experiment `tiny`: four models, two replicates, swept and drawn by the command. Not to be changed: see `copy`."""
+    """Folder with `results/` of the experiment `tiny`: four models, two replicates. Not to be changed: see `copy`.
+
+    Six runs are computed in this process, which is quick, two by the command, which also draws the figures.
+    """
+    from binenc.experiment import EXPERIMENTS, expand, parse_settings
+    from binenc.training import train
     folder = tmp_path_factory.mktemp('finished')
+    for run in expand(EXPERIMENTS['demo'].override(**parse_settings(f'{k}={v}' for k, v in EXPERIMENT.items()))):
+        if run.replicate or run.model in ('lin_pen', 'nonlin_pen'): train(run, folder / 'results')
     for words in ('sweep', 'demo', *settings(**EXPERIMENT)), ('figures', 'tiny'):
         done = call(*words, cwd=folder)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -53,3 +85,10 @@ def copy(finished, tmp_path):
     """A copy of `finished`, to be changed."""
     shutil.copytree(finished, tmp_path / 'copy')
     return tmp_path / 'copy'
+
+
+@pytest.fixture(scope='session')
+def tracked():
+    """Every file of the repository that git tracks or would track."""
+    listed = subprocess.run(['git', '-C', REPO, 'ls-files', '--cached', '--others', '--exclude-standard'], capture_output=True, text=True, check=True)
+    return [path for name in sorted(set(listed.stdout.splitlines())) if (path := Path(REPO, name)).is_file()]

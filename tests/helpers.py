@@ -105,6 +105,16 @@ def train_slowly(run, results):
     training.train(run, results)
 
 
+def run_notebook_here(name, output, parameters, say=None):
+    """Execute a notebook's code in this process, as papermill does in a kernel; keeps no executed copy."""
+    from binenc.launch import notebook_path
+    names = {'__name__': '__notebook__'}
+    for cell in json.loads(notebook_path(name).read_text())['cells']:
+        if cell['cell_type'] != 'code': continue
+        exec(compile(''.join(cell['source']), name, 'exec'), names)
+        if 'parameters' in cell['metadata'].get('tags', []): names |= parameters
+
+
 def describe(run):
     """The fields of a run that are not the default, for the names of tests."""
     default = asdict(Run())
