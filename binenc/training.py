@@ -137,6 +137,7 @@ def report(folder: RunFolder, epoch: int, rate: float | None, history: list, clo
     print(f'epoch {epoch}/{run.epochs}: gamma {gamma_at(run, epoch - 1):.3g}, {rate:,.0f} images/s'
           + (f', accuracy {shown}{code}' if measured else ''), flush=True)
 
+# %% ../nbs/09_training.ipynb #451b3757
 def fit(
     folder: RunFolder, # of the run, owned by this process
     classifier: nn.Module, # from `build_classifier`; trained in place

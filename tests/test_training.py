@@ -1,0 +1,154 @@
+"""Every model trains on every backbone and precision; the same run is the same to the bit, and a diverging one ends orderly."""
+import json
+import math
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from itertools import product
+
+import pytest
+import torch
+
+from binenc.data import load_splits, make_loaders
+from binenc.evaluation import evaluate
+from binenc.experiment import MODELS, Experiment, Run, expand
+from binenc.models import build_classifier, compression_loss
+from binenc.results import collect, read_history, run_folder, select
+from binenc.training import OPTIMIZERS, gamma_at, prepare, train, train_epoch
+from helpers import REPO, TINY, exit_with_threads, in_process, stored
+
+ONE = Run(**{**TINY, 'epochs': 1, 'log_every': 1, 'train_images': 300, 'batch_size': 50})
+GROUPED = ['within_class_variation', 'equiangular', 'maxangle', 'equinorm', 'sigma_w', 'sigma_w_trace', 'same_encoding_fraction',
+           'distinct_codes', 'min_hamming']
+BINARITY = ['score', 'stds', 'peaks_distance_mean', 'peaks_distance_std']
+FINAL = {'mahalanobis_auroc', 'test_misclassified', 'perturbation_score', 'perturbation_score_all', 'perturbation_median', 'deepfool_fooled'}
+
+
+def test_gamma_schedule():
+    """Grows by its factor an epoch, from gamma; never above the cap, not even where the power overflows; 0 without compression."""
+    run = Run(gamma=0.01, gamma_factor=1.084)
+    assert gamma_at(run, 0) == 0.01 and gamma_at(run, 199) == pytest.approx(9.35e4, rel=1e-3) # the paper's last
+    capped = replace(run, gamma_max=5.)
+    assert [gamma_at(capped, e) for e in (0, 1)] == [gamma_at(run, e) for e in (0, 1)] and gamma_at(capped, 199) == 5
+    assert gamma_at(replace(capped, gamma_factor=1e9), 1000) == 5
+    assert gamma_at(replace(run, gamma_factor=0.5), 2) == 0.0025
+    assert all(gamma_at(replace(run, model=m), 10) == 0 for m in MODELS if m != 'bin_enc')
+
+
+def test_gamma_of_every_epoch_is_recorded(tmp_path):
+    """The history holds the gamma that the epoch was trained with."""
+    run = replace(ONE, epochs=4, gamma=2., gamma_factor=3., gamma_max=20.)
+    train(run, tmp_path)
+    history = read_history(run_folder(run, tmp_path) / 'history.csv')
+    assert history[history.metric == 'gamma'].value.tolist() == [2, 6, 18, 20]
+
+
+@pytest.mark.parametrize('model, backbone, precision', list(product(MODELS, ('convnet', 'resnet8', 'mlp'), ('fp32', 'bf16'))))
+def test_every_model_yields_every_metric(model, backbone, precision, tmp_path):
+    """One epoch on a few digits; all numbers are there and finite, in the history too."""
+    run = replace(ONE, model=model, backbone=backbone, precision=precision, val_fraction=0.1)
+    metrics = train(run, tmp_path)
+    split = ['accuracy', 'loss', *GROUPED, *(f'{name}_true' for name in GROUPED), *(BINARITY if MODELS[model].binarity else [])]
+    assert set(metrics) == {f'{s}_{name}' for s in ('train', 'val', 'test') for name in split} | FINAL
+    by_prediction = {f'{s}_{name}' for s in ('train', 'val', 'test') for name in GROUPED} # NaN where one class only is predicted
+    assert all(math.isfinite(value) for name, value in metrics.items() if name not in by_prediction)
+    assert metrics['test_accuracy'] > 0.05 and 0 <= metrics['mahalanobis_auroc'] <= 1
+
+
+@pytest.mark.parametrize('backbone, nodes, classes, features, precision', [('resnet18', 4, 10, 512, 'fp32'), ('resnet18', 4, 10, 512, 'bf16'),
+                                                                           ('resnet50', 36, 100, 2048, 'fp32')])
+@pytest.mark.parametrize('model', ['bin_enc', 'no_pen'])
+def test_large_networks_take_a_step(model, backbone, nodes, classes, features, precision):
+    """Forward, backward and update at 32 x 32: shapes, and a smaller loss on the same images."""
+    run = Run(model=model, backbone=backbone, nodes=nodes, precision=precision, lr=1e-4)
+    torch.manual_seed(0)
+    classifier = build_classifier(run, (3, 32, 32), classes).train()
+    optimizer = OPTIMIZERS['adamw'](classifier.parameters(), run)
+    x, y = torch.randn(4, 3, 32, 32), torch.arange(4)
+    losses = []
+    for _ in range(2):
+        logits, z = classifier(x)
+        assert logits.shape == (4, classes) and z.shape == (4, nodes if model == 'bin_enc' else features) and z.dtype == logits.dtype == torch.float32
+        loss = torch.nn.functional.cross_entropy(logits, y) + 0.01 * compression_loss(z)
+        optimizer.zero_grad(); loss.backward(); optimizer.step()
+        losses.append(loss.item())
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in classifier.parameters())
+    assert losses[1] < losses[0]
+
+
+@pytest.mark.parametrize('optimizer', ['adamw', 'sgd'])
+def test_plain_and_fast_agree(optimizer):
+    """channels_last and the fused optimizer change what an epoch learns by rounding only.
+
+    Outputs are compared, because a bias before a batch norm has no gradient but rounding, which AdamW takes for a direction. A wrong layout or update would differ by as much as was learnt.
+    """
+    outputs = {}
+    for speed in 'plain', 'auto':
+        run = replace(ONE, speed=speed, backbone='resnet8', optimizer=optimizer)
+        device = prepare(run)
+        loaders = make_loaders(run, load_splits(run), device)
+        torch.manual_seed(0)
+        classifier = build_classifier(run, (1, 8, 8), 10).to(device)
+        before = evaluate(classifier, loaders['test']).logits
+        train_epoch(run, classifier, OPTIMIZERS[optimizer](classifier.parameters(), run), loaders['train'], 0)
+        outputs[speed] = evaluate(classifier, loaders['test']).logits
+    learnt = (outputs['plain'] - before).abs().mean()
+    assert (outputs['plain'] - outputs['auto']).abs().max() < 0.02 * learnt
+
+
+def test_diverging_run_finishes(tmp_path):
+    """A rate at which the weights overflow: the run ends, with what can be counted, and null for the rest; the file is valid JSON."""
+    run = replace(ONE, lr=1e30, epochs=2, optimizer='sgd', backbone='mlp')
+    metrics = train(run, tmp_path)
+    text = (run_folder(run, tmp_path) / 'metrics.json').read_text()
+    assert json.loads(text, parse_constant=lambda word: pytest.fail(f'{word} is not JSON'))
+    assert math.isnan(metrics['mahalanobis_auroc']) and 0 <= metrics['test_accuracy'] <= 1
+    assert 'train_sigma_w' not in metrics, 'this training did not diverge'
+
+
+def test_diverged_runs_are_not_selected(tmp_path):
+    """Beside a run that learnt, one that diverged is collected and loses."""
+    shared = {k: v for k, v in asdict(replace(ONE, epochs=2, optimizer='sgd')).items() if k not in ('experiment', 'model', 'replicate', 'lr')}
+    e = Experiment('e', 'E', shared, lrs=(1e30, 1e-2), replicates=(0,), models=('lin_pen',), selection='test')
+    for run in expand(e): train(run, tmp_path)
+    assert select(collect(e, tmp_path), 'test').lr.tolist() == [1e-2]
+
+
+def test_replicates_differ_and_repeat(tmp_path):
+    """Another replicate gives other numbers; the same one, in two fresh processes and in this one, the same bytes."""
+    places = [tmp_path / name for name in ('first', 'second')]
+    processes = [in_process(train, ONE, place) for place in places]
+    for process in processes: process.join(60)
+    train(ONE, tmp_path / 'here')
+    train(replace(ONE, replicate=1), tmp_path / 'here')
+    first = stored(ONE, tmp_path / 'first')
+    assert first == stored(ONE, tmp_path / 'second') == stored(ONE, tmp_path / 'here') and len(first) == 3
+    assert stored(replace(ONE, replicate=1), tmp_path / 'here')['metrics.json'] != first['metrics.json']
+
+
+def test_threads_are_the_run_s(tmp_path):
+    """torch uses as many threads as the run says."""
+    for threads in 1, 2:
+        process = in_process(exit_with_threads, replace(ONE, threads=threads), tmp_path)
+        process.join(60)
+        assert process.exitcode == threads
+
+
+def test_run_json_says_how_it_was_computed(trained, tiny):
+    """Configuration, versions, device and commit."""
+    about = json.loads((run_folder(tiny, trained) / 'run.json').read_text())
+    assert Run(**about['run']) == tiny and about['id'] == tiny.id == run_folder(tiny, trained).path.name
+    assert about['versions']['torch'] == version('torch') and about['versions']['python'] == '.'.join(map(str, sys.version_info[:3]))
+    assert None not in about['versions'].values() and about['device']
+    if (REPO / '.git').exists():
+        head = subprocess.run(['git', '-C', REPO, 'rev-parse', 'HEAD'], capture_output=True, text=True, check=True).stdout.strip()
+        assert len(about['commit']) == len(head) == 40 and about['dirty'] in (True, False)
+
+
+@pytest.mark.parametrize('precision', ['fp32', 'bf16'])
+def test_binary_encoding_emerges_in_both_precisions(precision, tmp_path):
+    """A short compressed training: every class gets a code of its own, which its images share, in bf16 as in fp32."""
+    metrics = train(Run(epochs=100, gamma_factor=1.06, log_every=100, precision=precision, deepfool_images=0), tmp_path)
+    assert metrics['train_accuracy'] > 0.99 and metrics['train_distinct_codes'] == 10
+    assert metrics['train_same_encoding_fraction_true'] > 0.99
