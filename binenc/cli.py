@@ -109,6 +109,7 @@ def run(
         raise typer.Exit(130)
     out.print(f'finished: {run_folder(wanted, results_dir).path}')
 
+# %% ../nbs/13_cli.ipynb #593c99d7
 @app.command()
 def sweep(
     experiment: Name,
@@ -123,12 +124,11 @@ def sweep(
     e = chosen(experiment, settings, results_dir)
     runs = expand(e)
     todo = pending(runs, results_dir)
-    if not todo:
-        summary(runs, results_dir)
-        return
-    from binenc.data import load_splits
-    for dataset in {r.dataset: r for r in runs}.values(): load_splits(dataset, data_dir) # missing data is noticed before anything starts
+    if todo: # missing or damaged data is noticed before anything starts
+        from binenc.data import load_splits
+        load_splits(todo[0], data_dir)
     store_experiment(e, results_dir)
+    if not todo: return summary(runs, results_dir)
     jobs = jobs or default_jobs(todo)
     out.print(f'{e.name}: {len(todo)} of {len(runs)} runs to do, {jobs} at a time')
     with Progress(TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=out) as bar:
@@ -192,6 +192,7 @@ def run_states(runs: list[Run], results_dir: Path) -> list[tuple[Run, str, str]]
     return [(r, 'queued', f'job {jobs[r.id]}') if r.id in jobs and state not in ('finished', 'running') else (r, state, reason)
             for r, (state, reason) in zip(runs, states(runs, results_dir))]
 
+# %% ../nbs/13_cli.ipynb #75e80a32
 def states_lines(rows: list, results_dir: Path) -> list[str]:
     "A line a state with the number of its runs, and below it the first few of them."
     from binenc.launch import STATES
@@ -290,6 +291,7 @@ def submit(
     out.print(f'submitted {len(jobs) - 1} array{"s" if len(jobs) > 2 else ""} (job {", ".join(jobs[:-1])}) and the figures after (job {jobs[-1]})')
     out.print(f'watch:    binenc status {e.name} --watch 30\ncancel:   scancel {" ".join(jobs)}\ncontinue: the same command again')
 
+# %% ../nbs/13_cli.ipynb #10cd2991
 @app.command(hidden=True)
 def task(
     plan: Path, index: int, runs_per_task: RunsPerTask = 1, results_dir: ResultsDir = RESULTS, data_dir: DataDir = DATA,

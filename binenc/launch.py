@@ -110,6 +110,9 @@ def failure_reason(error: Exception) -> str:
     "One line that says what stopped a notebook."
     name, value = getattr(error, 'ename', type(error).__name__), str(getattr(error, 'evalue', error))
     first = next((line for line in value.splitlines() if line.strip()), '')
+    if isinstance(error, OSError):
+        return (f'cannot write {error.filename or "the executed notebook"} ({error.strerror}): make room or choose another folder, '
+                'then repeat the command; it continues where it was')
     if 'DeadKernel' in type(error).__name__: return 'the kernel died; it may have been killed for lack of memory'
     return first if name == 'UserError' else f'{name}: {first}'
 
@@ -187,13 +190,16 @@ class Sweep:
         self.stopping = True
         for run in self.begun - set(self.outcome):
             try: (run_folder(run, self.results_dir) / 'stop').touch()
-            except OSError: pass # its folder is not there yet: `one` looks again
+            except OSError: pass # its folder is not there yet: `one` asks again
 
     def one(self, run: Run) -> None:
         "Compute one run and record how it ended."
         if self.stopping: return
         self.begun.add(run)
-        try: state, reason = execute(run, self.results_dir, self.data_dir, lambda line: self.on_line(run, line)), ''
+        def line(text):
+            if self.stopping: self.stop() # the request may have come before the run's folder was there
+            self.on_line(run, text)
+        try: state, reason = execute(run, self.results_dir, self.data_dir, line), ''
         except UserError as error:
             state, reason = run_state(run, self.results_dir)
             if state != 'running': state, reason = 'failed', reason or str(error)

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PACKAGES', 'LOCK_SECONDS', 'HISTORY', 'KEYS', 'LATENT_BYTES', 'write_bytes', 'write_json', 'read_json',
-           'package_version', 'git', 'provenance', 'process_start', 'job_exists', 'me', 'alive', 'RunFolder',
-           'run_folder', 'write_history', 'read_history', 'stored_experiment', 'store_experiment', 'read_run',
-           'collect', 'select', 'histories', 'keep_latents', 'keep_results']
+           'package_version', 'git', 'provenance', 'process_start', 'job_exists', 'me', 'alive', 'RunFolder', 'acquire',
+           'release', 'record_start', 'run_folder', 'write_history', 'read_history', 'stored_experiment',
+           'store_experiment', 'read_run', 'collect', 'select', 'histories', 'keep_latents', 'keep_results']
 
 # %% ../nbs/08_results.ipynb #a886ffd3
 import io
@@ -22,13 +22,15 @@ import zipfile
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import pandas as pd
 from filelock import FileLock
 
 import binenc
 from .experiment import Experiment, Run, SELECTION, UserError, expand, find_experiment, unknown
+
+# %% ../nbs/08_results.ipynb #98979692
+if TYPE_CHECKING: import pandas as pd # functions import it themselves: `status` and `plan` answer sooner without
 
 # %% ../nbs/08_results.ipynb #3a8e89a9
 def write_bytes(path: Path, content: bytes) -> None:
@@ -122,7 +124,7 @@ def alive(
 # %% ../nbs/08_results.ipynb #4fcdfbe3
 @dataclass(frozen=True)
 class RunFolder:
-    "The folder of one run; knows the paths in it and who may write there."
+    "The folder of one run; `folder / name` is a file in it. See `acquire` for who may write there."
     run: Run
     path: Path
 
@@ -140,38 +142,39 @@ class RunFolder:
         except (OSError, ValueError): return None
         return owner if alive(owner, seconds) else None
 
-    def acquire(self) -> None:
-        "Become the owner. Raises `UserError` if another process is; takes over from one that is gone."
-        try: self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error: raise UserError(f'cannot make {self.path} ({error.strerror}): choose another results folder') from None
-        with FileLock(self / '.guard'):
-            owner = self.owner
-            if owner and owner != me():
-                job = f', job {owner["job"]}' if owner.get('job') else ''
-                raise UserError(f'run {self.run.id} is being computed by process {owner["pid"]} on {owner["host"]}{job}: '
-                                'wait for it, or stop it first')
-            write_bytes(self / 'lock', json.dumps(me()).encode())
-
-    def release(self) -> None:
-        "Stop being the owner."
-        if self.owner == me(): (self / 'lock').unlink(missing_ok=True)
+    @property
+    def stop_requested(self) -> bool: return (self / 'stop').exists()
 
     def renew(self) -> None:
         "A sign of life, for owners on hosts that cannot be asked."
         try: os.utime(self / 'lock')
         except OSError: pass
 
-    def start(self, device: str) -> None:
-        "Record what is about to be computed. Raises `UserError` if the folder belongs to another configuration."
-        wanted = asdict(self.run)
-        if (self / 'run.json').exists():
-            found = read_json(self / 'run.json').get('run')
-            if found != wanted: raise UserError(f'{self / "run.json"} describes another run than {self.run.id}: move that folder away')
-        (self / 'failed.json').unlink(missing_ok=True)
-        write_json(self / 'run.json', {'id': self.run.id, 'run': wanted, **provenance(device)})
+# %% ../nbs/08_results.ipynb #d8344653
+def acquire(folder: RunFolder) -> None:
+    "Become the owner of a run. Raises `UserError` if another process is; takes over from one that is gone."
+    try: folder.path.mkdir(parents=True, exist_ok=True)
+    except OSError as error: raise UserError(f'cannot make {folder.path} ({error.strerror}): choose another results folder') from None
+    with FileLock(folder / '.guard'):
+        owner = folder.owner
+        if owner and owner != me():
+            job = f', job {owner["job"]}' if owner.get('job') else ''
+            raise UserError(f'run {folder.run.id} is being computed by process {owner["pid"]} on {owner["host"]}{job}: '
+                            'wait for it, or stop it first')
+        write_bytes(folder / 'lock', json.dumps(me()).encode())
 
-    @property
-    def stop_requested(self) -> bool: return (self / 'stop').exists()
+def release(folder: RunFolder) -> None:
+    "Stop being the owner."
+    if folder.owner == me(): (folder / 'lock').unlink(missing_ok=True)
+
+def record_start(folder: RunFolder, device: str) -> None:
+    "Write `run.json`. Raises `UserError` if the folder belongs to another configuration."
+    wanted = asdict(folder.run)
+    if (folder / 'run.json').exists():
+        found = read_json(folder / 'run.json').get('run')
+        if found != wanted: raise UserError(f'{folder / "run.json"} describes another run than {folder.run.id}: move that folder away')
+    (folder / 'failed.json').unlink(missing_ok=True)
+    write_json(folder / 'run.json', {'id': folder.run.id, 'run': wanted, **provenance(device)})
 
 def run_folder(
     run: Run,
@@ -185,13 +188,18 @@ HISTORY = ['epoch', 'split', 'metric', 'value']
 
 def write_history(path: Path, rows: list) -> None:
     "Write (epoch, split, metric, value) rows as CSV, every digit kept."
+    import pandas as pd
     write_bytes(path, pd.DataFrame(rows, columns=HISTORY).to_csv(index=False).encode())
 
-def read_history(path: Path) -> pd.DataFrame:
-    "Read a history. Raises `UserError` naming a damaged file."
-    try: history = pd.read_csv(path, float_precision='round_trip')
+def read_history(path: Path) -> 'pd.DataFrame':
+    "Read a history. Raises `UserError` naming a damaged file, also one that was cut off."
+    import pandas as pd
+    try:
+        text = path.read_text()
+        history = pd.read_csv(io.StringIO(text))
     except (ValueError, OSError) as error: raise UserError(f'{path} cannot be read ({error}): remove its folder and repeat the run') from None
-    if list(history) != HISTORY: raise UserError(f'{path} is damaged: remove its folder and repeat the run')
+    if list(history) != HISTORY or not text.endswith('\n') or history[HISTORY[:3]].isna().any(axis=None):
+        raise UserError(f'{path} is damaged: remove its folder and repeat the run')
     return history
 
 # %% ../nbs/08_results.ipynb #ce314e50
@@ -226,14 +234,15 @@ def read_run(run: Run, results_dir: Path) -> dict:
 def collect(
     experiment: str | Experiment, # a name (as it was last run, else the preset) or an experiment
     results_dir: str | Path = 'results',
-) -> pd.DataFrame:
+) -> 'pd.DataFrame':
     "One row a planned run, in the order of the plan: `id`, the fields of `Run`, `finished`, provenance and final metrics. Raises `UserError`."
+    import pandas as pd
     results_dir = Path(results_dir)
     if isinstance(experiment, str): experiment = stored_experiment(experiment, results_dir)
     rows = [read_run(run, results_dir) for run in expand(experiment)]
     table = Path(results_dir) / experiment.name / 'runs.csv'
     if table.exists() and not all(row['finished'] for row in rows):
-        try: kept = pd.read_csv(table, float_precision='round_trip').set_index('id', drop=False)
+        try: kept = pd.read_csv(table).set_index('id', drop=False)
         except (ValueError, KeyError) as error: raise UserError(f'{table} is damaged ({error}): restore it or remove it') from None
         kept = kept[kept.finished].to_dict('index')
         rows = [row if row['finished'] else kept.get(row['id'], row) for row in rows]
@@ -241,9 +250,9 @@ def collect(
 
 # %% ../nbs/08_results.ipynb #7386c93a
 def select(
-    runs: pd.DataFrame, # from `collect`
+    runs: 'pd.DataFrame', # from `collect`
     rule: str = 'val', # a key of `SELECTION`: 'val', 'test' (the paper's code) or 'train'
-) -> pd.DataFrame:
+) -> 'pd.DataFrame':
     "The finished run with the best accuracy for each experiment, model and replicate. Raises `UserError` for an unknown rule or where no run has that accuracy."
     if rule not in SELECTION: raise unknown('selection rule', rule, SELECTION)
     column = f'{rule}_accuracy'
@@ -259,18 +268,20 @@ def select(
 KEYS = ['id', 'experiment', 'model', 'replicate', 'lr']
 
 def histories(
-    runs: pd.DataFrame, # rows of `collect`, usually selected ones
+    runs: 'pd.DataFrame', # rows of `collect`, usually selected ones
     results_dir: str | Path = 'results',
-) -> pd.DataFrame:
-    "Histories of the given runs, long: id, experiment, model, replicate, lr, epoch, split, metric, value. Raises `UserError` for one that is gone."
+) -> 'pd.DataFrame':
+    "Histories of the given runs, long: id, experiment, model, replicate, lr, epoch, split, metric, value. Raises `UserError` for one that is gone or cut off."
+    import pandas as pd
     results_dir, parts, kept = Path(results_dir), [], {}
-    for row in runs[KEYS].to_dict('records'):
+    for row, epochs in zip(runs[KEYS].to_dict('records'), runs.epochs):
         table = results_dir / row['experiment'] / 'history.csv'
         path = results_dir / row['experiment'] / 'runs' / row['id'] / 'history.csv'
         if not path.exists() and table not in kept:
             if not table.exists(): raise UserError(f'{path} is missing: repeat the run, or restore it')
-            kept[table] = pd.read_csv(table, float_precision='round_trip')
+            kept[table] = pd.read_csv(table)
         part = read_history(path) if path.exists() else kept[table][kept[table].id == row['id']][HISTORY]
+        if part.epoch.max() != epochs: raise UserError(f'{path} ends before epoch {epochs}: remove its folder and repeat the run')
         parts.append(part.assign(**row))
     return pd.concat(parts, ignore_index=True)[KEYS + HISTORY]
 
@@ -278,10 +289,11 @@ def histories(
 LATENT_BYTES = 900_000
 
 def keep_latents(
-    selected: pd.DataFrame, # from `select`
+    selected: 'pd.DataFrame', # from `select`
     folder: Path, # the experiment's
 ) -> None:
     "Write `latents/<model>.npz` with `z`, `y`, `pred` of the train images, and `classes`, of each model's first selected run."
+    import numpy as np
     for row in selected.drop_duplicates('model').to_dict('records'):
         source = folder / 'runs' / row['id'] / 'latents.npz'
         if not source.exists(): continue # only the tables are here, or store_latents is false
@@ -298,7 +310,7 @@ def keep_latents(
 def keep_results(
     experiment: Experiment,
     results_dir: str | Path = 'results',
-) -> tuple[pd.DataFrame, pd.DataFrame]: # all runs, selected runs
+) -> 'tuple[pd.DataFrame, pd.DataFrame]': # all runs, selected runs
     "Write `runs.csv`, `selected.csv`, `history.csv` and `latents/` of an experiment: its figures can be drawn from them without any run folder."
     folder = Path(results_dir) / experiment.name
     runs = collect(experiment, results_dir)

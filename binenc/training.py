@@ -24,7 +24,7 @@ from .data import DeviceLoader, load_splits, make_loaders
 from .evaluation import Outputs, evaluate, final_metrics, measure
 from .experiment import MODELS, Run, UserError
 from .models import build_classifier, compression_loss
-from .results import RunFolder, read_json, run_folder, write_bytes, write_history, write_json
+from .results import RunFolder, acquire, record_start, release, read_json, run_folder, write_bytes, write_history, write_json
 
 # %% ../nbs/09_training.ipynb #795e8aec
 def gamma_at(
@@ -223,14 +223,14 @@ def train(
     if folder.metrics is not None: return folder.metrics
     device = prepare(run)
     splits = load_splits(run, data_dir)
-    folder.acquire()
+    acquire(folder)
     try:
         if folder.metrics is not None: return folder.metrics # finished by another while the data was loading
-        folder.start(device_name(device))
+        record_start(folder, device_name(device))
         clock = Clock(seconds_so_far(folder))
         loaders = make_loaders(run, splits, device)
         torch.manual_seed(run.replicate)
         classifier = build_classifier(run, splits['train'].images.shape[1:], len(splits['train'].classes)).to(device)
         history = fit(folder, classifier, loaders, clock)
         return finish(folder, classifier, loaders, history, clock)
-    finally: folder.release()
+    finally: release(folder)

@@ -48,7 +48,6 @@ def test_sweep_again_does_nothing(command, copy):
     assert contents(copy / 'results' / 'tiny' / 'runs') == before
 
 
-@pytest.mark.xfail(strict=True, reason='binenc.cli.sweep returns before it stores the experiment')
 def test_finished_sweep_is_remembered(command, copy):
     """A sweep that finds nothing to do, say with its runs copied here, still tells `figures` which experiment there is."""
     (copy / 'results' / 'tiny' / 'experiment.json').unlink()

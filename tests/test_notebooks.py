@@ -50,13 +50,9 @@ def test_kernel_is_named(path):
     assert kernel['name'] == 'python3' and kernel['language'] == 'python'
 
 
-TOO_LONG = {'08_results.ipynb', '13_cli.ipynb'} # to be split
-
-
 @each_notebook
-def test_cells_are_short(path, request):
+def test_cells_are_short(path):
     """No cell is longer than a screen."""
-    if path.name in TOO_LONG: request.applymarker(pytest.mark.xfail(strict=True, reason='a cell of 60 lines or more'))
     assert not [source(cell)[:60] for cell in code_cells(read(path)) if len(source(cell).splitlines()) >= 60]
 
 
@@ -98,13 +94,12 @@ def test_unknown_parameter_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-WITHOUT_PICTURE = {'11_launch.ipynb', '12_slurm.ipynb', '13_cli.ipynb'} # these show what a command prints instead
+WITHOUT_PICTURE = {'11_launch.ipynb', '12_slurm.ipynb', '13_cli.ipynb'} # these show what a command prints, and a diagram in Markdown
 
 
 @each_chapter
-def test_chapter_is_committed_executed(path, request):
+def test_chapter_is_committed_executed(path):
     """Each chapter exports a module and shows what it does, with a picture unless it is about commands."""
-    if path.name == '11_launch.ipynb': request.applymarker(pytest.mark.xfail(strict=True, reason='the chapter has no output'))
     notebook = read(path)
     assert any(source(cell).startswith('#| default_exp ') for cell in code_cells(notebook))
     outputs = [output for cell in code_cells(notebook) for output in cell['outputs']]
@@ -130,14 +125,16 @@ def test_nothing_of_this_machine_is_committed(tracked):
 
 @pytest.mark.parametrize('words', [('plan', 'cifar10'), ('plan', 'demo', '--ids'), ('--help',), ('status', 'demo')], ids=' '.join)
 def test_quick_commands(words, tmp_path):
-    """Planning and reporting import no torch and answer in under a second of the processor, which is what a busy machine leaves comparable."""
+    """Planning and reporting import no torch and answer in under a second of the processor, the best of three: a busy machine slows this least."""
     code = 'import sys; sys.argv[0] = "binenc"\nfrom binenc.cli import main\ntry: main()\nexcept SystemExit: pass\nprint("torch" in sys.modules)'
     done = subprocess.run([sys.executable, '-c', code, *words], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.endswith('False\n')
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run([BINENC, *words], cwd=tmp_path, env=environment(), capture_output=True, check=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+    def seconds():
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run([BINENC, *words], cwd=tmp_path, env=environment(), capture_output=True, check=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert min(seconds() for _ in range(3)) < 1
 
 
 def imported(path):

@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+from binenc.bench import deepfool_one_image
 from binenc.robustness import deepfool, perturbation_score
 
 
@@ -52,23 +53,6 @@ def digits():
     model.eval()
     assert (model(x[1600:])[0].argmax(1) == y[1600:]).float().mean() > 0.85
     return model, x[1600:1700]
-
-
-def deepfool_one_image(model, image, candidates=10, overshoot=0.02, max_iter=50):
-    """The perturbation of one image (1, ...), a backward pass for each candidate; the original algorithm without its speed-ups."""
-    order = model(image)[0].argsort(descending=True)[:candidates]
-    total = torch.zeros_like(image)
-    for _ in range(max_iter):
-        x = (image + (1 + overshoot) * total).requires_grad_()
-        logits = model(x)[0]
-        if logits.argmax() != order[0]:
-            break
-        gradients = [torch.autograd.grad(logits[k], x, retain_graph=True)[0] for k in order]
-        planes = [((logits[k] - logits[order[0]]).detach().abs() / (g - gradients[0]).norm(), g - gradients[0])
-                  for k, g in zip(order[1:], gradients[1:])]
-        distance, w = min(planes, key=lambda plane: plane[0])
-        total = total + (distance + 1e-4) * w / w.norm()
-    return (1 + overshoot) * total
 
 
 def test_agrees_with_foolbox(digits):

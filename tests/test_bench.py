@@ -1,0 +1,45 @@
+"""Every row of the benchmark on tiny data: ours and the baseline give the same answer, and what is written can be read."""
+import json
+import math
+
+import pytest
+
+from binenc.bench import ROWS, bench, bench_table
+from binenc.experiment import UserError
+
+
+@pytest.mark.parametrize('name', ROWS)
+def test_row(name, tmp_path):
+    """A row runs, and its answers agree where they can be compared."""
+    said = []
+    result = bench([name], rounds=1, say=said.append, results_dir=tmp_path, quick=True)
+    row = result['rows'][name]
+    assert row['same'] is (None if name == 'results' or name.startswith('logging') else True)
+    assert all(math.isfinite(s) and s > 0 for s in row['seconds'].values()) and len(said) == 1
+    assert said[0] in bench_table(result) and not list(tmp_path.iterdir()), 'tiny sizes are not written'
+
+
+def test_what_is_written(tmp_path, monkeypatch):
+    """The file of a machine collects its rows; those of another machine are replaced."""
+    import binenc.bench as module
+    toy = lambda device, quick: module.Case(lambda: 1, lambda: 1, lambda ours, baseline: ours == baseline)
+    monkeypatch.setattr(module, 'ROWS', {name: module.Row(name, 'the same', toy, {device: 0. for device in ('cpu', 'cuda')}) for name in 'ab'})
+    bench(['a'], results_dir=tmp_path, say=lambda line: None)
+    result = bench(['b'], results_dir=tmp_path, say=lambda line: None)
+    path, = (tmp_path / 'bench').glob('*.json')
+    assert json.loads(path.read_text()) == result and list(result['rows']) == ['a', 'b']
+    assert all(row['same'] and row['reached'] and row['date'] for row in result['rows'].values())
+    path.write_text(json.dumps(result | {'machine': result['machine'] | {'cpu': 'another'}}))
+    assert list(bench(['b'], results_dir=tmp_path, say=lambda line: None)['rows']) == ['b']
+
+
+def test_unknown_row(tmp_path):
+    """The error names the closest."""
+    with pytest.raises(UserError, match="did you mean 'collapse'"): bench(['colapse'], results_dir=tmp_path)
+
+
+def test_wrong_answer_is_seen(monkeypatch):
+    """A baseline that differs is reported."""
+    import binenc.bench as module
+    monkeypatch.setattr(module, 'explicit_collapse', lambda z, y: module.collapse_metrics(1.1 * z + z[0], y.flip(0)))
+    assert bench(['collapse'], rounds=1, say=lambda line: None, quick=True)['rows']['collapse']['same'] is False
