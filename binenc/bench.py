@@ -75,7 +75,7 @@ def measured(
         if device.type == 'cuda': torch.cuda.synchronize()
         return time.perf_counter() - start, answer
     parts = {'ours': (case.ours, 1.)} | ({'baseline': (case.baseline, case.share)} if case.baseline else {})
-    answers = {name: function() for name, (function, _) in parts.items()} if case.same or not row.limit else {}
+    answers = {} if row.limit else {name: function() for name, (function, _) in parts.items()}
     same = bool(case.same(**answers)) if case.same else None
     every = {name: [] for name in parts}
     for _ in range(rounds):
@@ -130,7 +130,10 @@ def augment_case(device: torch.device, quick: bool) -> Case:
         return bool(((a - b).abs() < 6 * (sa.square() + sb.square()).sqrt() + 1e-3).all())
     epochs = iter(range(10**6))
     def through(batches):
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1) # as many as the worker has
         for x, y in batches: pass
+        torch.set_num_threads(threads)
     return Case(lambda: through(ours.shuffled(next(epochs))), lambda: through(theirs), same)
 
 # %% ../nbs/14_bench.ipynb #3fe3af34
@@ -301,7 +304,7 @@ def logging_case(d: int) -> Callable:
 
 # %% ../nbs/14_bench.ipynb #7a4b76ef
 ROWS = {
-    'augment': Row('augmented training batches', 'torchvision through PIL, one worker', augment_case, {'cpu': 10}),
+    'augment': Row('augmented training batches', 'torchvision through PIL, one worker (ours: one thread)', augment_case, {'cpu': 10}),
     'step': Row('training step, ResNet-18, batch 128, bf16', 'fp32, contiguous', step_case, {'cpu': 1.8}),
     'collapse': Row('collapse metrics, 50,000 x 2,048, 100 classes', 'explicit covariances and pinv', collapse_case, {'cpu': 20}),
     'binarity-overlapping': Row('binarity, 50,000 x 64, overlapping peaks', 'a scikit-learn mixture a node', binarity_case(1.), {'cpu': 5}),
