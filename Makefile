@@ -4,8 +4,9 @@ PYTHON ?= python3
 BIN = $(VENV)/bin
 EXPERIMENTS ?= demo
 RESULTS ?= results
+ROUNDS ?= 3
 
-.PHONY: help demo test figures notebooks readme prepare 
+.PHONY: help demo test bench figures notebooks readme prepare 
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -28,6 +29,9 @@ demo: $(VENV)/.binenc ## train the demo on this machine, draw every figure, prin
 test: $(VENV)/.binenc-dev ## nbdev_test and pytest
 	$(BIN)/nbdev_test --n_workers 2
 	$(BIN)/python -m pytest
+
+bench: $(VENV)/.binenc ## ours against plain baselines, row by row
+	$(BIN)/binenc bench --rounds $(ROUNDS) --results $(RESULTS)
 
 figures: $(VENV)/.binenc ## draw the committed figures again from the committed tables
 	for experiment in $(EXPERIMENTS); do $(BIN)/binenc figures $$experiment --results $(RESULTS) || exit 1; done

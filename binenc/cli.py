@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['app', 'out', 'Name', 'Settings', 'ResultsDir', 'DataDir', 'RESULTS', 'DATA', 'SHOWN', 'RunsPerTask', 'MaxParallel',
            'Flags', 'chosen', 'expand_preset', 'data', 'plan', 'run', 'sweep', 'summary', 'status', 'run_states',
-           'states_lines', 'detail', 'list_failed', 'figures', 'draw', 'submission', 'submit', 'task', 'after',
+           'states_lines', 'detail', 'list_failed', 'figures', 'draw', 'bench', 'submission', 'submit', 'task', 'after',
            'remove_task_folder', 'main']
 
 # %% ../nbs/13_cli.ipynb #4dd0a3b1
@@ -248,6 +248,18 @@ def draw(experiments: list[Experiment], results_dir: Path, jobs: int | None = No
         out.print(f'\n{path.stem}\n')
         out.print(path.read_text(), markup=False)
     out.print(f'figures and tables are in {folder / "figures"} and {folder / "tables"}')
+
+# %% ../nbs/13_cli.ipynb #496a9246
+@app.command()
+def bench(
+    names: Annotated[Optional[list[str]], typer.Argument(metavar='[NAME...]', help='rows to measure; all without a name')] = None,
+    rounds: Annotated[int, typer.Option('--rounds', min=1, help='interleaved rounds; medians are shown')] = 3,
+    results_dir: ResultsDir = RESULTS,
+):
+    "Measure the library against the plain way of doing the same, and write results/bench/<device>.json."
+    from binenc.bench import bench as measure, bench_table
+    result = measure(names, rounds, lambda line: print(line, flush=True), results_dir)
+    print('\n' + bench_table(result))
 
 # %% ../nbs/13_cli.ipynb #fcd554d2
 RunsPerTask = Annotated[int, typer.Option('--runs-per-task', metavar='N', min=1, help='runs side by side in one array task, on one GPU')]
