@@ -77,23 +77,50 @@ def until_settled(site, name, seconds):
 
 
 def owner(run, results):
-    """The process that computes a run."""
-    try: return json.loads((run_folder(run, results) / 'lock').read_text())['pid']
+    """Who computes a run, as in its lock."""
+    try: return json.loads((run_folder(run, results) / 'lock').read_text())
     except (OSError, ValueError): return None
 
 
 def parent(pid): return int(Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[1])
 
 
+def epoch(run, results):
+    """The epoch that a run says it has reached."""
+    try: return json.loads((run_folder(run, results) / 'progress.json').read_text())['epoch']
+    except (OSError, ValueError): return 0
+
+
 def training(site, runs, not_in=()):
-    """A run that has trained an epoch and is still at it, with its process."""
+    """A run that is in the first half of its training, with its owner."""
     for run in runs:
-        pid = owner(run, site.results)
-        if pid and run not in not_in and (run_folder(run, site.results) / 'progress.json').exists() and Path(f'/proc/{pid}').exists():
-            return run, pid
+        who = owner(run, site.results)
+        if who and run not in not_in and Path(f'/proc/{who["pid"]}').exists() and 0 < epoch(run, site.results) < run.epochs / 2: return run, who
 
 
-CHAOS = dict(epochs=200, width=16, replicate='0,1', log_every=50, deepfool_images=5)
+def task_of(cluster, who): return next(j['id'] for j in cluster.jobs() if j['job_id'] == who['job'])
+
+
+DISTURBANCES = {
+    'task killed': lambda cluster, who: os.kill(parent(who['pid']), signal.SIGKILL),
+    'kernel killed': lambda cluster, who: os.kill(who['pid'], signal.SIGKILL),
+    'requeued': lambda cluster, who: cluster.run('scontrol', 'requeue', task_of(cluster, who)),
+    'signalled': lambda cluster, who: cluster.run('scancel', '--signal=USR1', '--batch', task_of(cluster, who)),
+}
+
+
+def disturb(site, runs, what, done):
+    """Do it to the next training that is not through before it is hit; returns the run."""
+    tried = set(done)
+    while True:
+        run, who = wait_for(lambda: training(site, runs, tried), 120, f'a training to be {what}')
+        tried.add(run)
+        try: DISTURBANCES[what](site.cluster, who)
+        except (OSError, StopIteration, RuntimeError): continue # it ended meanwhile
+        if not (run_folder(run, site.results) / 'metrics.json').exists(): return run
+
+
+CHAOS = dict(epochs=200, width=16, replicate='0,1', log_every=10, deepfool_images=5)
 
 def test_a_disturbed_sweep_ends_in_figures(site, cluster):
     """16 runs: the task, a kernel, and a job are killed, one is requeued, all meet a time limit, one fails by itself. The rest equals its twins to the bit."""
@@ -106,20 +133,12 @@ def test_a_disturbed_sweep_ends_in_figures(site, cluster):
     assert 'nothing to submit' in site.submit('chaos', **CHAOS) # all of it is queued or running
 
     disturbed = {}
-    def next_one(): return wait_for(lambda: training(site, runs, disturbed), 120, 'the next training')
-    run, pid = next_one(); disturbed[run] = 'task killed'; os.kill(parent(pid), signal.SIGKILL)
-    run, pid = next_one(); disturbed[run] = 'kernel killed'; os.kill(pid, signal.SIGKILL)
-    run, pid = next_one(); disturbed[run] = 'requeued'
-    job = next(j['id'] for j in cluster.jobs() if j['job_id'] == json.loads((run_folder(run, site.results) / 'lock').read_text())['job'])
-    cluster.run('scontrol', 'requeue', job)
-    run, pid = next_one(); disturbed[run] = 'signalled'
-    job = next(j['id'] for j in cluster.jobs() if j['job_id'] == json.loads((run_folder(run, site.results) / 'lock').read_text())['job'])
-    cluster.run('scancel', '--signal=USR1', '--batch', job)
-    assert 'running' in site.call('binenc', 'status', 'chaos')
+    for what in DISTURBANCES: disturbed[disturb(site, runs, what, disturbed)] = what
+    assert 'queued' in site.call('binenc', 'status', 'chaos')
 
     until_settled(site, 'chaos', 420)
     assert site.states(runs) == ['finished'] * 15 + ['failed'], site.call('binenc', 'status', 'chaos') + site.logs('chaos')
-    for run in disturbed: assert site.attempts(run) > 1, disturbed[run]
+    assert all(site.attempts(run) > 1 for run in disturbed), {what: site.attempts(run) for run, what in disturbed.items()}
     listed = site.call('binenc', 'status', 'chaos', '--failed')
     assert bad.id in listed and 'describes another run' in listed and 'train-1.ipynb' in listed
     caption = (site.results / 'chaos' / 'tables' / 'table1_accuracy.md').read_text()
