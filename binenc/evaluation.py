@@ -35,10 +35,11 @@ class Outputs:
 def evaluate(
     classifier: nn.Module, # `classifier(x)` gives `(logits, z)`
     loader: DeviceLoader,
-    batch_size: int = 1000, # images at a time
+    batch_size: int | None = None, # images at a time; None: 256 on a CPU, 1,000 on a GPU
 ) -> Outputs:
     "Latents and logits of a whole split, on the loader's device. Leaves the classifier in evaluation mode."
     classifier.eval()
+    batch_size = batch_size or (256 if loader.images.device.type == 'cpu' else 1000)
     logits, z = zip(*(classifier(x) for x, _ in loader.in_order(batch_size)))
     return Outputs(torch.cat(z), torch.cat(logits), loader.labels)
 

@@ -230,9 +230,9 @@ EXPERIMENTS = {e.name: e for e in (
         val_fraction=0.1, deepfool_images=100),
         lrs=(1e-3, 2e-3), replicates=(0, 1, 2)),
     Experiment('fashion', 'Fashion-MNIST', dict(
-        dataset='fashion-mnist', backbone='resnet8', width=16, nodes=4, epochs=60, gamma_factor=1.14, log_every=10,
-        val_fraction=0.1, deepfool_images=500, precision='bf16'),
-        lrs=(1e-3, 2e-3, 4e-3), replicates=(0, 1, 2)),
+        dataset='fashion-mnist', backbone='mlp', width=64, nodes=4, epochs=60, batch_size=256, gamma_factor=1.18, log_every=10,
+        val_fraction=0.1, deepfool_images=1000, precision='bf16'),
+        lrs=(5e-4, 1e-3, 2e-3), replicates=(0, 1, 2)),
     Experiment('cifar10-jpeg-small', 'CIFAR-10 (JPEG), 10,000 images', dict(
         dataset='folder:cifar10-jpeg', backbone='resnet8', width=16, nodes=4, epochs=150, gamma_factor=1.06, log_every=25,
         val_fraction=0.1, train_images=10_000, deepfool_images=500, precision='bf16'),

@@ -5,14 +5,15 @@
 # %% auto #0
 __all__ = ['COLUMN', 'PAGE', 'LOOK', 'STYLE', 'use_style', 'grid', 'Results', 'models_of', 'draw_curve', 'curves',
            'binarity_figure', 'encoding_figure', 'within_class_figure', 'accuracy_figure', 'latents_of',
-           'histogram_figure', 'code_table', 'code_figure', 'summary_table', 'accuracy_table', 'auroc_table',
-           'perturbation_table', 'in_print', 'markdown_table', 'as_markdown', 'save_figure', 'save_table',
-           'output_folder']
+           'draw_histogram', 'histogram_figure', 'code_table', 'draw_codes', 'distinct_codes', 'code_figure',
+           'overview_figure', 'summary_table', 'accuracy_table', 'auroc_table', 'perturbation_table', 'in_print',
+           'markdown_table', 'as_markdown', 'save_figure', 'save_table', 'output_folder']
 
 # %% ../nbs/10_figures.ipynb #705787a4
 import math
 import zipfile
 from collections.abc import Iterable
+from itertools import product
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -165,23 +166,26 @@ def latents_of(
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise UserError(f'{path} is damaged ({type(error).__name__}): remove it and draw the figures again') from None
 
+def draw_histogram(ax, latents: dict[str, np.ndarray], model: str, node: int = 0) -> None:
+    "Values of one standardised node over the train images, and the two Gaussians fitted to them."
+    from binenc.binarity import fit_two_gaussians, standardise # torch, which the other figures do without
+    x = standardise(latents['z'][:, [node]])
+    fit = fit_two_gaussians(x)
+    ax.hist(x[:, 0].numpy(), bins=np.linspace(-3.5, 3.5, 71), density=True, color=LOOK[model]['color'], alpha=0.5)
+    at = np.linspace(-3.5, 3.5, 1401)[:, None]
+    w, m, s = (a[0].double().numpy() for a in (fit.weights, fit.means, fit.stds))
+    ax.plot(at, (w * np.exp(-((at - m) / s)**2 / 2) / (s * math.sqrt(2 * math.pi))).sum(1), color='black', linewidth=0.9)
+    ax.text(0.02, 0.95, MODELS[model].label, transform=ax.transAxes, va='top', fontsize=7)
+
 def histogram_figure(results: Results, node: int = 0) -> Figure:
     "Figure 2: values of one standardised node over the train images and the two Gaussians fitted to them; a row a model."
-    from binenc.binarity import fit_two_gaussians, standardise # torch, which the other figures do without
     fig, axes = grid(len(MODELS), len(results.experiments), height=1.0)
     for column, e in enumerate(results.experiments):
         axes[0, column].set_title(e.title)
-        for ax, (model, info) in zip(axes[:, column], MODELS.items()):
+        for ax, model in zip(axes[:, column], MODELS):
             latents = latents_of(results, e.name, model)
-            if latents is None:
-                ax.text(0.5, 0.5, 'no stored latents', transform=ax.transAxes, ha='center'); continue
-            x = standardise(latents['z'][:, [node]])
-            fit = fit_two_gaussians(x)
-            ax.hist(x[:, 0].numpy(), bins=np.linspace(-3.5, 3.5, 71), density=True, color=LOOK[model]['color'], alpha=0.5)
-            at = np.linspace(-3.5, 3.5, 1401)[:, None]
-            w, m, s = (a[0].double().numpy() for a in (fit.weights, fit.means, fit.stds))
-            ax.plot(at, (w * np.exp(-((at - m) / s)**2 / 2) / (s * math.sqrt(2 * math.pi))).sum(1), color='black', linewidth=0.9)
-            ax.text(0.02, 0.95, info.label, transform=ax.transAxes, va='top', fontsize=7)
+            if latents is None: ax.text(0.5, 0.5, 'no stored latents', transform=ax.transAxes, ha='center')
+            else: draw_histogram(ax, latents, model, node)
             if column == 0: ax.set_ylabel('density')
         axes[-1, column].set_xlabel(f'node {node + 1}, standardised')
     return fig
@@ -197,22 +201,49 @@ def code_table(results: Results, experiment: str, model: str = 'bin_enc') -> pd.
     table.insert(0, 'class', latents['classes'][codes.classes.numpy()])
     return table.assign(share=codes.share.numpy())
 
+def draw_codes(ax, table: pd.DataFrame, title: str) -> None:
+    "A code table: filled squares are ones; the share of a class's samples on the code stands beside its row."
+    bits = table.filter(like='bit ').to_numpy()
+    ax.imshow(bits, cmap=sns.light_palette(LOOK['bin_enc']['color'], as_cmap=True), vmin=0, vmax=1.2, aspect='auto')
+    for (i, j), bit in np.ndenumerate(bits): ax.text(j, i, bit, ha='center', va='center', fontsize=7, color='white' if bit else 'black')
+    for i, share in enumerate(table.share): ax.text(bits.shape[1] - 0.4, i, f'{share:.1%}', va='center', fontsize=7)
+    ax.set(title=title, yticks=range(len(table)), yticklabels=table['class'],
+           xticks=range(bits.shape[1]), xticklabels=range(1, bits.shape[1] + 1), xlabel='bit (share of the class on its code at the right)')
+    ax.tick_params(length=0)
+    for spine in ax.spines.values(): spine.set_visible(False)
+
+def distinct_codes(table: pd.DataFrame) -> int: return len(table.filter(like='bit ').drop_duplicates())
+
 def code_figure(results: Results) -> Figure:
-    "The code table of BinEnc as a picture: filled squares are ones; the share of samples on the code stands beside each row."
+    "The code table of BinEnc as a picture."
     tables = [code_table(results, e.name) for e in results.experiments]
     use_style()
     height = max(len(t) for t in tables) * 0.17 + 0.6
     fig, axes = plt.subplots(1, len(tables), figsize=(min(PAGE, COLUMN * len(tables)), height), squeeze=False, layout='constrained')
-    for ax, e, table in zip(axes[0], results.experiments, tables):
-        bits = table.filter(like='bit ').to_numpy()
-        ax.imshow(bits, cmap=sns.light_palette(LOOK['bin_enc']['color'], as_cmap=True), vmin=0, vmax=1.2, aspect='auto')
-        for (i, j), bit in np.ndenumerate(bits): ax.text(j, i, bit, ha='center', va='center', fontsize=7, color='white' if bit else 'black')
-        for i, share in enumerate(table.share): ax.text(bits.shape[1] - 0.4, i, f'{share:.1%}', va='center', fontsize=7)
-        distinct = len(np.unique(bits, axis=0))
-        ax.set(title=f'{e.title}: {distinct} distinct codes', yticks=range(len(table)), yticklabels=table['class'],
-               xticks=range(bits.shape[1]), xticklabels=range(1, bits.shape[1] + 1), xlabel='bit (share of the class on its code at the right)')
-        ax.tick_params(length=0)
-        for spine in ax.spines.values(): spine.set_visible(False)
+    for ax, e, table in zip(axes[0], results.experiments, tables): draw_codes(ax, table, f'{e.title}: {distinct_codes(table)} distinct codes')
+    return fig
+
+def overview_figure(results: Results, node: int = 0) -> Figure:
+    "The effect on the first experiment in one picture: values of a node for each model, the code of each class, same-encoding fraction and accuracy over epochs."
+    use_style()
+    e = results.experiments[0]
+    table = code_table(results, e.name)
+    fig = plt.figure(figsize=(PAGE, max(3.6, 0.16 * len(table) + 2)), layout='constrained')
+    left, middle, right = fig.subfigures(1, 3, width_ratios=(1, 1.25, 1.35), wspace=0.03)
+    panels = left.subplots(len(MODELS), 1, sharex=True)
+    for ax, model in zip(panels, MODELS):
+        if (latents := latents_of(results, e.name, model)) is not None: draw_histogram(ax, latents, model, node)
+        ax.set_yticks([])
+    panels[0].set_title(f'(a) values of node {node + 1}')
+    panels[-1].set_xlabel('standardised')
+    draw_codes(middle.subplots(), table, f'(b) BinEnc: {distinct_codes(table)} codes of {len(table)} classes')
+    curves_of = [('same_encoding_fraction', ('train',), '(c) same-encoding fraction'), ('accuracy', ('train', 'test'), '(d) accuracy, train and test (pale)')]
+    for ax, (metric, splits, title) in zip(right.subplots(2, 1, sharex=True), curves_of):
+        for model, (i, split) in product(models_of(results, e.name), enumerate(splits)):
+            draw_curve(ax, results.curve(e.name, model, metric, split), model, **({'alpha': 0.45, 'label': None} if i else {}))
+        ax.set_title(title)
+    ax.set_xlabel('epoch')
+    ax.legend(loc='lower right')
     return fig
 
 # %% ../nbs/10_figures.ipynb #58b0ebbd
