@@ -319,7 +319,7 @@ def machine(device: torch.device) -> dict:
     "What was measured on."
     try: cpu = re.search(r'model name\s*: (.*)', Path('/proc/cpuinfo').read_text())[1]
     except (OSError, TypeError): cpu = platform.processor() or platform.machine()
-    return {'device': device_name(device), 'cpu': cpu, 'cores': os.cpu_count(), 'threads': torch.get_num_threads(), 'torch': torch.__version__,
+    return {'device': device_name(device) if device.type == 'cuda' else 'cpu', 'cpu': cpu, 'cores': os.cpu_count(), 'threads': torch.get_num_threads(), 'torch': torch.__version__,
             'binenc': package_version('binenc')}
 
 def slug(name: str) -> str: return re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')

@@ -6,8 +6,9 @@
 __all__ = ['COLUMN', 'PAGE', 'LOOK', 'STYLE', 'use_style', 'grid', 'Results', 'models_of', 'draw_curve', 'curves',
            'binarity_figure', 'encoding_figure', 'within_class_figure', 'accuracy_figure', 'latents_of',
            'draw_histogram', 'histogram_figure', 'code_table', 'draw_codes', 'distinct_codes', 'code_figure',
-           'overview_figure', 'summary_table', 'accuracy_table', 'auroc_table', 'perturbation_table', 'in_print',
-           'markdown_table', 'as_markdown', 'save_figure', 'save_table', 'output_folder']
+           'overview_figure', 'summary_table', 'accuracy_table', 'auroc_table', 'perturbation_table', 'code_summary',
+           'performance_summary', 'in_print', 'markdown_table', 'as_markdown', 'save_figure', 'save_table',
+           'output_folder']
 
 # %% ../nbs/10_figures.ipynb #705787a4
 import math
@@ -84,8 +85,9 @@ class Results:
         return lines
 
     def captions(self) -> list[str]:
-        "How the learning rate was selected, for each experiment, and what is missing."
-        return [f'{e.title}: learning rate with the best {SELECTION[e.selection]} for each model and replicate' for e in self.experiments
+        "How the learning rate was selected, for each rule the experiments that it was used for, and what is missing."
+        rules = {e.selection: [other.title for other in self.experiments if other.selection == e.selection] for e in self.experiments}
+        return [f'{"; ".join(titles)}: learning rate with the best {SELECTION[rule]} for each model and replicate' for rule, titles in rules.items()
                 ] + self.missing()
 
 def models_of(results: Results, experiment: str, wanted: Iterable[str] = MODELS) -> list[str]:
@@ -275,9 +277,22 @@ def perturbation_table(results: Results) -> pd.DataFrame:
                                    'perturbation_score_all': 'perturbation score (all, as the paper)',
                                    'perturbation_median': 'median', 'deepfool_fooled': 'fooled'})
 
+def code_summary(results: Results) -> pd.DataFrame:
+    "How binary and how collapsed the train latents are: same-encoding fraction, distance of the peaks (fitted for linear layers), NC1 and sigma_w."
+    return summary_table(results, {'train_same_encoding_fraction': 'same-encoding fraction', 'train_peaks_distance_mean': 'distance of peaks',
+                                   'train_within_class_variation': 'NC1', 'train_sigma_w': 'sigma_w'})
+
+def performance_summary(results: Results) -> pd.DataFrame:
+    "What the paper claims about the classifier: accuracy, reliability (AUROC), robustness (|r|/|x| of fooled images)."
+    return summary_table(results, {'train_accuracy': 'train accuracy', 'test_accuracy': 'test accuracy',
+                                   'mahalanobis_auroc': 'Mahalanobis AUROC', 'perturbation_score': 'perturbation score'})
+
 def in_print(mean: float, std: float, n: int) -> str:
     "`mean ± std`, to two digits of the deviation; `–` for nothing."
     if not n: return '–'
+    if 0 < abs(mean) < 1e-3:
+        power = math.floor(math.log10(abs(mean)))
+        return f'({mean / 10**power:.1f} ± {std / 10**power:.1f})e{power}' if math.isfinite(std) else f'{mean:.3g}'
     if n == 1 or not math.isfinite(std): return f'{mean:.4g}'
     digits = 4 if std == 0 else max(0, min(6, 1 - math.floor(math.log10(std))))
     return f'{mean:.{digits}f} ± {std:.{digits}f}'

@@ -187,7 +187,9 @@ def prepare(run: Run) -> torch.device:
     torch.backends.cudnn.allow_tf32 = False # fp32 means fp32: TF32 keeps 10 bits, too few for compressed latents
     return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
 
-def device_name(device: torch.device) -> str: return torch.cuda.get_device_name(device) if device.type == 'cuda' else 'cpu'
+def device_name(device: torch.device) -> str:
+    "The GPU's name, or `cpu` with the widest vector instructions that torch uses: they decide the order of sums, so the last bits of a run."
+    return torch.cuda.get_device_name(device) if device.type == 'cuda' else f'cpu {torch.backends.cpu.get_cpu_capability()}'
 
 def save_latents(path: Path, outputs: dict[str, Outputs], classes: tuple[str, ...]) -> None:
     "Write z (float32), true and predicted classes (uint8 or int16) of each split as `z_train`, `y_train`, `pred_train` and so on, and `classes`."
