@@ -244,7 +244,7 @@ def draw(experiments: list[Experiment], results_dir: Path, jobs: int | None = No
         missing = len(runs) - int(runs.finished.astype(bool).sum())
         if missing: out.print(f'{e.name}: {missing} of {len(runs)} runs are missing; the figures say which')
     folder = draw_figures([e.name for e in experiments], results_dir, jobs)
-    for path in sorted((folder / 'tables').glob('table*.md')):
+    for path in sorted(p for p in (folder / 'tables').glob('*.md') if not p.name.startswith('codes_')): # a hundred classes would fill the screen
         out.print(f'\n{path.stem}\n')
         out.print(path.read_text(), markup=False)
     out.print(f'figures and tables are in {folder / "figures"} and {folder / "tables"}')

@@ -233,10 +233,10 @@ EXPERIMENTS = {e.name: e for e in (
         dataset='fashion-mnist', backbone='mlp', width=64, nodes=4, epochs=60, batch_size=256, gamma_factor=1.18, log_every=10,
         val_fraction=0.1, deepfool_images=1000, precision='bf16'),
         lrs=(5e-4, 1e-3, 2e-3), replicates=(0, 1, 2)),
-    Experiment('cifar10-jpeg-small', 'CIFAR-10 (JPEG), 10,000 images', dict(
-        dataset='folder:cifar10-jpeg', backbone='resnet8', width=16, nodes=4, epochs=150, gamma_factor=1.06, log_every=25,
-        val_fraction=0.1, train_images=10_000, deepfool_images=500, precision='bf16'),
-        lrs=(1e-3, 2e-3), replicates=(0, 1, 2)),
+    Experiment('cifar10-jpeg-small', 'CIFAR-10 (JPEG), 5,000 images', dict(
+        dataset='folder:cifar10-jpeg', backbone='resnet8', width=16, nodes=4, epochs=45, batch_size=64, gamma_factor=1.17, log_every=9,
+        val_fraction=0.1, train_images=5_000, deepfool_images=500, precision='bf16'),
+        lrs=(2e-3, 4e-3), replicates=(0, 1, 2)),
     Experiment('cifar10-jpeg', 'CIFAR-10 (JPEG)', dict(
         PAPER, dataset='folder:cifar10-jpeg', backbone='resnet18', nodes=4, val_fraction=0.1, precision='bf16'),
         lrs=tuple(lr for lr in PAPER_LRS if 1e-4 < lr < 2e-3), replicates=(0, 1, 2, 3, 4)),

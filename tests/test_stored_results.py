@@ -1,0 +1,81 @@
+"""The results in the repository: complete, small, and what their commands give again."""
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from binenc import figures
+from binenc.experiment import expand
+from binenc.results import package_version, select, stored_experiment
+from binenc.training import device_name, train
+
+RESULTS = Path(__file__).parents[1] / 'results'
+STORED = sorted(path.parent.name for path in RESULTS.glob('*/experiment.json') if (path.parent / 'runs.csv').exists())
+SUMMARIES = {'overview_code': figures.code_summary, 'overview_performance': figures.performance_summary, 'table1_accuracy': figures.accuracy_table,
+             'table2_auroc': figures.auroc_table, 'table3_perturbation': figures.perturbation_table}
+
+
+def files(experiment, pattern): return sorted((RESULTS / experiment).glob(pattern))
+
+
+@pytest.mark.parametrize('experiment', STORED)
+def test_complete(experiment):
+    """Every run of the plan, of at least three replicates, with configuration, commit and versions; and nothing large."""
+    plan, runs = expand(stored_experiment(experiment, RESULTS)), pd.read_csv(RESULTS / experiment / 'runs.csv')
+    assert {run.id for run in plan} == set(runs[runs.finished].id) and len({run.replicate for run in plan}) >= 3
+    assert runs[['commit', 'torch', 'device']].notna().all().all() and not runs.dirty.any()
+    latents = files(experiment, 'latents/*.npz')
+    assert [path.stem for path in latents] == ['bin_enc', 'lin_pen', 'no_pen', 'nonlin_pen']
+    assert all(path.stat().st_size < 1e6 for path in latents)
+
+
+def test_small():
+    """All that is kept of results takes less than 25 MB."""
+    kept = [path for experiment in STORED for pattern in ('*.*', 'latents/*', 'figures/*', 'tables/*') for path in files(experiment, pattern)]
+    assert kept and sum(path.stat().st_size for path in kept if path.is_file()) < 25e6
+
+
+@pytest.mark.parametrize('experiment', STORED)
+def test_selected_runs_follow_from_the_runs(experiment):
+    """selected.csv is what the experiment's rule selects from runs.csv."""
+    stored = [pd.read_csv(RESULTS / experiment / f'{name}.csv') for name in ('runs', 'selected')]
+    assert set(select(stored[0], stored_experiment(experiment, RESULTS).selection).id) == set(stored[1].id)
+
+
+@pytest.mark.parametrize('experiment', STORED)
+@pytest.mark.parametrize('name', SUMMARIES)
+def test_tables_follow_from_the_runs(experiment, name):
+    """Each stored table, drawn again from the stored runs, to the byte."""
+    results = figures.Results([experiment], RESULTS)
+    table = SUMMARIES[name](results)
+    assert (RESULTS / experiment / 'tables' / f'{name}.md').read_text() == figures.as_markdown(table, results.captions())
+    assert (RESULTS / experiment / 'tables' / f'{name}.csv').read_text() == table.to_csv(index=False)
+
+
+@pytest.mark.parametrize('experiment', STORED)
+def test_figures_are_there(experiment):
+    """As many figures as `make figures` draws, each with a picture in it."""
+    names = {path.stem for path in files(experiment, 'figures/*.png')}
+    assert names == {path.stem for path in files(experiment, 'figures/*.pdf')}
+    assert {'overview', 'codes', 'figure1_binarity', 'figure5_accuracy'} <= names
+    for path in files(experiment, 'figures/*.png'):
+        assert np.ptp(figures.plt.imread(path)) > 0.5, path
+
+
+def test_stored_run_comes_out_again(tmp_path):
+    """One run of the demo, trained anew: every number to the bit where torch and the CPU's instructions are those of the stored run."""
+    row = pd.read_csv(RESULTS / 'demo' / 'selected.csv').query('model == "bin_enc"').iloc[0]
+    run = next(run for run in expand(stored_experiment('demo', RESULTS)) if run.id == row.id)
+    threads = torch.get_num_threads()
+    try: metrics = train(run, tmp_path)
+    finally: torch.set_num_threads(threads)
+    if (row.torch, row.device) != (package_version('torch'), device_name(torch.device('cuda' if torch.cuda.is_available() else 'cpu'))):
+        assert metrics['train_distinct_codes'] == row.train_distinct_codes
+        assert metrics['test_accuracy'] == pytest.approx(row.test_accuracy, abs=0.03)
+        return
+    assert {name: value for name, value in metrics.items() if not math.isnan(value)} == row[[n for n in metrics if not math.isnan(metrics[n])]].to_dict()
+    with np.load(RESULTS / 'demo' / 'latents' / 'bin_enc.npz') as kept, np.load(next(tmp_path.glob('demo/runs/*/latents.npz'))) as new:
+        for name in 'z', 'y', 'pred': assert np.array_equal(kept[name], new[f'{name}_train'])
