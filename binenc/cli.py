@@ -133,14 +133,16 @@ def sweep(
     out.print(f'{e.name}: {len(todo)} of {len(runs)} runs to do, {jobs} at a time')
     with Progress(TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=out) as bar:
         task = bar.add_task(e.name, total=len(todo))
-        begun = {}
+        start, begun = time.monotonic(), {}
         def line(r, text):
             begun.setdefault(r, time.monotonic())
             if text.startswith('epoch '): bar.update(task, description=f'{r.id}  {text.split(":")[0]}')
         def end(r, state, reason):
             took = f' in {time.monotonic() - begun[r]:.0f} s' if r in begun else ''
-            bar.print(f'{r.id}: {state}{took}' + (f': {reason}' if reason else ''))
             bar.advance(task)
+            ended = int(bar.tasks[task].completed)
+            left = f', about {(time.monotonic() - start) / ended * (len(todo) - ended) / 60:.0f} min left' if ended < len(todo) else ''
+            bar.print(f'{r.id}: {state}{took}' + (f': {reason}' if reason else '') + f' ({ended} of {len(todo)}{left})')
         done = Sweep(todo, results_dir, data_dir, jobs, line, end)()
         bar.update(task, description=e.name)
     summary(runs, results_dir)

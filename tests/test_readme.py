@@ -2,11 +2,14 @@
 import re
 
 import pandas as pd
-import pytest
 
-from binenc.figures import in_print
+from binenc.bench import ROWS, bench_table
+from binenc.figures import Results, claims_table, in_print, markdown_table
+from binenc.results import read_json, stored_experiment
 from readme import REPO, render
 
+RESULTS = REPO / 'results'
+EXPERIMENTS = ['cifar10-jpeg-small', 'fashion', 'demo']
 README = (REPO / 'README.md').read_text(encoding='utf-8')
 
 
@@ -15,27 +18,50 @@ def test_in_step_with_the_notebook():
     assert README == render()
 
 
-@pytest.mark.parametrize('name', ['table1_accuracy', 'table2_auroc', 'table3_perturbation', 'codes_demo'])
-def test_tables_are_the_stored_ones(name):
-    """Each table in README stands in results/demo/tables, line by line."""
-    lines = (REPO / 'results' / 'demo' / 'tables' / f'{name}.md').read_text().splitlines()
-    assert all(line.rstrip() in README for line in lines if line.strip())
+METRICS = {'same-encoding fraction': 'train_same_encoding_fraction', 'distance of peaks': 'train_peaks_distance_mean', 'NC1': 'train_within_class_variation',
+           'sigma_w': 'train_sigma_w', 'train accuracy': 'train_accuracy', 'test accuracy': 'test_accuracy',
+           'Mahalanobis AUROC': 'mahalanobis_auroc', 'perturbation score': 'perturbation_score'}
+LABELS = {'BinEnc': 'bin_enc', 'LinPen': 'lin_pen', 'NonlinPen': 'nonlin_pen', 'NoPen': 'no_pen'}
+SELECTED = pd.concat(pd.read_csv(RESULTS / name / 'selected.csv') for name in EXPERIMENTS)
+TITLES = {stored_experiment(name, RESULTS).title: name for name in EXPERIMENTS}
 
 
-@pytest.mark.parametrize('name', ['table1_accuracy', 'table2_auroc', 'table3_perturbation'])
-def test_tables_follow_from_the_selected_runs(name):
-    """Mean, deviation and n of each number, worked out anew from selected.csv."""
-    selected = pd.read_csv(REPO / 'results' / 'demo' / 'selected.csv')
-    metrics = {'train accuracy': 'train_accuracy', 'test accuracy': 'test_accuracy', 'Mahalanobis AUROC': 'mahalanobis_auroc',
-               'misclassified': 'test_misclassified', 'perturbation score (fooled)': 'perturbation_score',
-               'perturbation score (all, as the paper)': 'perturbation_score_all', 'median': 'perturbation_median', 'fooled': 'deepfool_fooled'}
-    labels = {'BinEnc': 'bin_enc', 'LinPen': 'lin_pen', 'NonlinPen': 'nonlin_pen', 'NoPen': 'no_pen'}
-    table = pd.read_csv(REPO / 'results' / 'demo' / 'tables' / f'{name}.csv')
-    assert len(table)
-    for row in table.itertuples():
-        values = selected[selected.model == labels[row.model]][metrics[row.metric]]
-        assert row.mean == pytest.approx(values.mean()) and row.std == pytest.approx(values.std()) and row.n == len(values) == 3
-        assert in_print(values.mean(), values.std(), len(values)) in README
+def cells(line): return [cell.strip() for cell in line.strip('|').split('|')]
+
+
+def number_rows():
+    """(experiment, model, n, heading, shown) of every number in README's tables."""
+    header = None
+    for line in README.splitlines():
+        if not line.startswith('|'): header = None
+        elif header is None: header = cells(line)
+        elif header[:3] == ['experiment', 'model', 'n'] and not line.startswith('|---'):
+            title, model, n, *values = cells(line)
+            yield from ((TITLES[title], LABELS[model], int(n), heading, value) for heading, value in zip(header[3:], values))
+
+
+def test_every_number_is_the_stored_one():
+    """Each `mean ± std` and n in README's tables, worked out anew from selected.csv; and none is missing."""
+    rows = list(number_rows())
+    assert len(rows) == len(EXPERIMENTS) * len(LABELS) * len(METRICS)
+    for experiment, model, n, heading, shown in rows:
+        runs = SELECTED[(SELECTED.experiment == experiment) & (SELECTED.model == model)]
+        values = runs[METRICS[heading]].dropna()
+        assert shown == in_print(values.mean(), values.std(), len(values)), (experiment, model, heading)
+        assert n == len(runs) >= 3
+
+
+def test_every_claim_is_the_stored_one():
+    """The table of the paper's claims, and its verdicts, follow from the stored runs."""
+    assert markdown_table(claims_table(Results(EXPERIMENTS, RESULTS))).strip() in README
+
+
+def test_bench_is_the_stored_one():
+    """The benchmark's table is results/bench/cpu.json, and every row of it reached its goal with the same answer."""
+    result = read_json(RESULTS / 'bench' / 'cpu.json')
+    assert bench_table(result).strip() in README
+    assert all(row['reached'] and row['same'] is not False for row in result['rows'].values())
+    assert set(result['rows']) == set(ROWS)
 
 
 def test_what_it_points_to_is_there():
