@@ -210,7 +210,7 @@ def draw_codes(ax, table: pd.DataFrame, title: str) -> None:
     for (i, j), bit in np.ndenumerate(bits): ax.text(j, i, bit, ha='center', va='center', fontsize=7, color='white' if bit else 'black')
     for i, share in enumerate(table.share): ax.text(bits.shape[1] - 0.4, i, f'{share:.1%}', va='center', fontsize=7)
     ax.set(title=title, yticks=range(len(table)), yticklabels=table['class'],
-           xticks=range(bits.shape[1]), xticklabels=range(1, bits.shape[1] + 1), xlabel='bit (share of the class on its code at the right)')
+           xticks=range(bits.shape[1]), xticklabels=range(1, bits.shape[1] + 1), xlabel='bit (right: share on the code)')
     ax.tick_params(length=0)
     for spine in ax.spines.values(): spine.set_visible(False)
 
@@ -245,7 +245,7 @@ def overview_figure(results: Results, node: int = 0) -> Figure:
             draw_curve(ax, results.curve(e.name, model, metric, split), model, **({'alpha': 0.45, 'label': None} if i else {}))
         ax.set_title(title)
     ax.set_xlabel('epoch')
-    ax.legend(loc='lower right')
+    right.legend(*ax.get_legend_handles_labels(), loc='outside lower center', ncols=2)
     return fig
 
 # %% ../nbs/10_figures.ipynb #58b0ebbd
@@ -337,7 +337,7 @@ def as_markdown(table: pd.DataFrame, captions: Iterable[str]) -> str:
     wide = table.assign(shown=[in_print(*row) for row in table[['mean', 'std', 'n']].itertuples(index=False)],
                         n=table.groupby(['experiment', 'model']).n.transform('max'))
     wide = wide.pivot_table(index=['experiment', 'model', 'n'], columns='metric', values='shown', aggfunc='first', sort=False).reset_index()
-    return markdown_table(wide) + '\nMean ± standard deviation over n replicates. ' + '. '.join(captions) + '.\n'
+    return markdown_table(wide) + '\n' + ' '.join(f'{line}.' for line in ('Mean ± standard deviation over n replicates', *captions)) + '\n'
 
 # %% ../nbs/10_figures.ipynb #ab3ac9da
 def save_figure(fig: Figure, folder: str | Path, name: str) -> list[Path]:
