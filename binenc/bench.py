@@ -29,13 +29,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from .binarity import binarity_metrics, standardise
 from .collapse import collapse_metrics
 from .data import DeviceLoader, ImageData, channel_statistics
 from .evaluation import Outputs, evaluate, split_metrics
-from .experiment import EXPERIMENTS, Experiment, Run, expand, unknown
+from .experiment import Experiment, Run, expand, unknown
 from .models import build_classifier
 from .results import package_version, read_json, run_folder, store_experiment, write_history, write_json
 from .robustness import deepfool
@@ -311,7 +311,7 @@ ROWS = {
     'binarity-binary': Row('binarity, 50,000 x 64, binary latents', 'a scikit-learn mixture a node', binarity_case(0.05), {'cpu': 5}),
     'deepfool': Row('DeepFool, 100 images, ResNet-18, d = 4', 'one image, ten backward passes', deepfool_case, {'cpu': 3, 'cuda': 50}),
     'results': Row('collect, select and draw 10,000 runs', '', results_case, limit=60),
-    **{f'logging-{d}': Row(f'all metrics of a logging step, d = {d:,}', 'an epoch of ResNet-18', logging_case(d), {'cpu': 1, 'cuda': 1})
+    **{f'logging-{d}': Row(f'all metrics of a logging step, latents given, d = {d:,}', 'an epoch of ResNet-18', logging_case(d), {'cpu': 1, 'cuda': 1})
        for d in (4, 36, 512, 2048)},
 }
 
@@ -335,6 +335,7 @@ def bench(
     for name in names or ():
         if name not in ROWS: raise unknown('benchmark', name, ROWS)
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    torch.backends.cudnn.allow_tf32 = False # as in training: fp32 means fp32
     result = {'machine': machine(device), 'rows': {}, 'gpu': None}
     path = Path(results_dir) / 'bench' / f'{slug(result["machine"]["device"])}.json'
     if path.exists() and not quick and (before := read_json(path)).get('machine') == result['machine']: result = before
@@ -343,7 +344,7 @@ def bench(
         say(table_row(row))
         if not quick: write_json(path, result)
     if device.type == 'cuda' and not names and not quick:
-        result['gpu'] = gpu_throughput(device)
+        result['gpu'] = gpu_throughput()
         write_json(path, result)
     return result
 
@@ -367,8 +368,9 @@ def bench_table(
     dates = sorted({row['date'] for row in result['rows'].values()})
     lines += ['', f'{m["device"]}; {m["cpu"]}, {m["cores"]} cores, {m["threads"]} threads; torch {m["torch"]}; {" to ".join(dict.fromkeys((dates[0], dates[-1])))}. '
               'Medians, measured in turn in one process.', '', '| on the GPU | images/s | TFLOP/s | share of the matrix peak |', '|---|---|---|---|']
-    if gpu is None: lines += [f'| {name} | not measured | not measured | not measured |' for name in GPU_ROWS]
-    else: lines += [f'| {name} | {v["images_per_second"]:,.0f} | {v["tflops"]:.1f} | {v["tflops"] / gpu["peak_tflops"]:.1%} |' for name, v in gpu['rows'].items()]
+    for name in GPU_ROWS:
+        v = (gpu or {'rows': {}})['rows'].get(name)
+        lines.append(f'| {name} | ' + (f'{v["images_per_second"]:,.0f} | {v["tflops"]:.1f} | {v["tflops"] / gpu["peak_tflops"]:.1%} |' if v else 'not measured | not measured | not measured |'))
     return '\n'.join(lines) + '\n'
 
 # %% ../nbs/14_bench.ipynb #ce414c2c
@@ -402,8 +404,8 @@ def matrix_peak(n: int = 8192, times: int = 20, device: str = 'cuda') -> float: 
         torch.cuda.synchronize()
     return 2 * n**3 * times / (time.perf_counter() - start) / 1e12
 
-def gpu_throughput(device: torch.device) -> dict:
-    "Images a second and TFLOP/s of training, for two networks and for several runs side by side, and the matrix peak."
+def gpu_throughput() -> dict:
+    "Images a second and TFLOP/s of training, for two networks and for several runs side by side (as many as the GPU takes), and the matrix peak."
     rows = {}
     def add(name, rate, flops): rows[name] = {'images_per_second': rate, 'tflops': rate * flops / 1e12}
     for backbone in 'resnet18', 'resnet50': add(backbone, *training_rate(backbone))
@@ -411,5 +413,7 @@ def gpu_throughput(device: torch.device) -> dict:
     code = 'from binenc.bench import training_rate; print(training_rate("resnet18", steps=100, rounds=20)[0])'
     for n in SIDE_BY_SIDE[1:]:
         running = [subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True) for _ in range(n)]
-        add(f'resnet18, {n} side by side', sum(float(p.communicate()[0]) for p in running), flops)
+        rates = [p.communicate()[0] for p in running]
+        if any(p.returncode for p in running): break # no memory for so many, or a GPU that admits one process
+        add(f'resnet18, {n} side by side', sum(map(float, rates)), flops)
     return {'peak_tflops': matrix_peak(), 'rows': rows}

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'out', 'Name', 'Settings', 'ResultsDir', 'DataDir', 'RESULTS', 'DATA', 'SHOWN', 'RunsPerTask', 'MaxParallel',
-           'Flags', 'chosen', 'expand_preset', 'data', 'plan', 'run', 'sweep', 'summary', 'status', 'run_states',
+           'Flags', 'chosen', 'to_compute', 'data', 'plan', 'run', 'sweep', 'summary', 'status', 'run_states',
            'states_lines', 'detail', 'list_failed', 'figures', 'draw', 'bench', 'submission', 'submit', 'task', 'after',
            'remove_task_folder', 'main']
 
@@ -27,7 +27,7 @@ from .experiment import EXPERIMENTS, Experiment, Run, SELECTION, UserError, expa
 # %% ../nbs/13_cli.ipynb #ea2c081b
 app = typer.Typer(help='Binary encoding in deep classifiers: train, sweep, measure, draw.', no_args_is_help=True,
                   add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-out = Console(highlight=False, soft_wrap=True, force_jupyter=False)
+out = Console(highlight=False, markup=False, soft_wrap=True, force_jupyter=False) # reasons and paths may hold brackets
 
 Name = Annotated[str, typer.Argument(metavar='EXPERIMENT', help=f'one of {", ".join(EXPERIMENTS)}, or one that was run before')]
 Settings = Annotated[Optional[list[str]], typer.Option('--set', metavar='FIELD=VALUE', help='replace a field of Run; model, replicate and lr take several, comma-separated')]
@@ -36,16 +36,18 @@ DataDir = Annotated[Path, typer.Option('--data', metavar='DIR', envvar='BINENC_D
 RESULTS, DATA = Path('results'), Path('datasets')
 
 def chosen(name: str, settings: list[str] | None, results_dir: Path) -> Experiment:
-    "The preset with settings; a name that is no preset is looked for among the stored experiments."
+    "The preset with settings; a name that is no preset is looked for among the stored experiments. Raises `UserError`."
     from binenc.results import stored_experiment
-    values = parse_settings(settings or [])
-    stored = name not in EXPERIMENTS and (results_dir / name / 'experiment.json').exists()
-    return stored_experiment(name, results_dir).override(**values) if stored or not values else expand_preset(name, values)
+    e = EXPERIMENTS[name] if name in EXPERIMENTS else stored_experiment(name, results_dir)
+    return e.override(**parse_settings(settings or []))
 
-def expand_preset(name: str, values: dict) -> Experiment:
-    "A preset with settings. Raises `UserError`."
-    from binenc.experiment import find_experiment
-    return find_experiment(name).override(**values)
+def to_compute(name: str, settings: list[str] | None, results_dir: Path) -> Experiment:
+    "The same, refused if nothing could be selected from its runs."
+    e = chosen(name, settings, results_dir)
+    if e.selection == 'val' and not e.settings.get('val_fraction'):
+        raise UserError(f'{e.name} selects by validation accuracy, but val_fraction=0 holds out no images: '
+                        'add --set val_fraction=0.1, or --set selection=train or selection=test')
+    return e
 
 # %% ../nbs/13_cli.ipynb #bab6af62
 @app.command()
@@ -81,7 +83,7 @@ def plan(
     out.print(f'learning rates {", ".join(f"{lr:.4g}" for lr in e.lrs)}')
     out.print(f'selection      best {SELECTION[e.selection]}')
     shared = {name: getattr(runs[0], name) for name in Run.__dataclass_fields__ if name not in ('experiment', 'model', 'replicate', 'lr')}
-    for name, value in shared.items(): out.print(f'{name:<16}{value}', markup=False)
+    for name, value in shared.items(): out.print(f'{name:<16}{value}')
 
 # %% ../nbs/13_cli.ipynb #debe10e0
 @app.command()
@@ -114,14 +116,14 @@ def run(
 def sweep(
     experiment: Name,
     settings: Settings = None,
-    jobs: Annotated[Optional[int], typer.Option('--jobs', '-j', min=1, help='runs side by side; by default as many as there are cores')] = None,
+    jobs: Annotated[Optional[int], typer.Option('--jobs', '-j', min=1, help='runs side by side; by default as many as there are cores, on a GPU one')] = None,
     results_dir: ResultsDir = RESULTS,
     data_dir: DataDir = DATA,
 ):
     "Compute all pending runs of an experiment on this machine. Ctrl-C stops after the current epochs; the same command continues."
     from binenc.launch import Sweep, default_jobs, pending
     from binenc.results import store_experiment
-    e = chosen(experiment, settings, results_dir)
+    e = to_compute(experiment, settings, results_dir)
     runs = expand(e)
     todo = pending(runs, results_dir)
     if todo: # missing or damaged data is noticed before anything starts
@@ -129,7 +131,8 @@ def sweep(
         load_splits(todo[0], data_dir)
     store_experiment(e, results_dir)
     if not todo: return summary(runs, results_dir)
-    jobs = jobs or default_jobs(todo)
+    import torch
+    jobs = jobs or (1 if torch.cuda.is_available() else default_jobs(todo)) # how many fit on a GPU is not known here
     out.print(f'{e.name}: {len(todo)} of {len(runs)} runs to do, {jobs} at a time')
     with Progress(TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=out) as bar:
         task = bar.add_task(e.name, total=len(todo))
@@ -179,7 +182,7 @@ def status(
         if failed: return list_failed(rows, results_dir)
         if watch: out.clear()
         out.print(f'{e.name}: {len(runs)} runs')
-        for line in states_lines(rows, results_dir): out.print(line, markup=False)
+        for line in states_lines(rows, results_dir): out.print(line)
         if not watch or not any(state in ('running', 'queued') for _, state, _ in rows): return
         time.sleep(watch)
 
@@ -248,7 +251,7 @@ def draw(experiments: list[Experiment], results_dir: Path, jobs: int | None = No
     folder = draw_figures([e.name for e in experiments], results_dir, jobs)
     for path in sorted(p for p in (folder / 'tables').glob('*.md') if not p.name.startswith('codes_')): # a hundred classes would fill the screen
         out.print(f'\n{path.stem}\n')
-        out.print(path.read_text(), markup=False)
+        out.print(path.read_text())
     out.print(f'figures and tables are in {folder / "figures"} and {folder / "tables"}')
 
 # %% ../nbs/13_cli.ipynb #496a9246
@@ -288,7 +291,7 @@ def submit(
 ):
     "Submit the outstanding runs to SLURM, and the figures after them (use slurm/submit.sh)."
     from binenc import slurm
-    e = chosen(experiment, settings, results_dir)
+    e = to_compute(experiment, settings, results_dir)
     if not dry_run and not slurm.have_slurm():
         raise UserError(f'there is no SLURM here (sbatch is missing): use "binenc sweep {experiment}" to run on this machine')
     for name in {r.dataset for r in expand(e)}:

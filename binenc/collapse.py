@@ -101,7 +101,9 @@ def class_statistics(
     _, index, counts = as_labels(y, z).unique(return_inverse=True, return_counts=True)
     counts = counts.double()
     raw = _class_means(z, index, counts)
-    if not raw.isfinite().all(): as_latents(z) # NaN and infinity survive in sums: says so, without a pass over z of its own
+    if not raw.isfinite().all(): # NaN and infinity survive in sums: no pass over z of its own is needed to find them
+        z = as_latents(z).double() # refuses them; otherwise it was the sums that left single precision
+        raw = _class_means(z, index, counts)
     means = raw - counts @ raw / counts.sum()
     _, s, vh = torch.linalg.svd(means, full_matrices=False)
     noise = s[0] * torch.finfo(z.dtype).eps * max(means.shape)
@@ -137,6 +139,7 @@ def maxangle(stats: ClassStatistics) -> float:
 # %% ../nbs/03_collapse.ipynb #772c875a
 def equinorm(stats: ClassStatistics) -> float:
     "Standard deviation over mean of the lengths of the centred class means. Zero: all equal. NaN where they are all zero, as for a single class."
+    if len(stats.counts) == 1: return float('nan') # the one mean is zero but for rounding
     lengths = torch.linalg.vector_norm(stats.means, dim=1)
     return float(lengths.std(correction=0) / lengths.mean())
 

@@ -11,6 +11,7 @@ __all__ = ['TORCHVISION', 'DEBIAN_FASHION', 'SUFFIXES', 'ImageData', 'load_digit
 # %% ../nbs/01_data.ipynb #e425d5e7
 import gzip
 import hashlib
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -61,7 +62,8 @@ def load_torchvision(
     which = dict(split=split) if name == 'svhn' else dict(train=split == 'train')
     try: data = kind(root, **which)
     except (RuntimeError, OSError, EOFError): # not there, or not whole
-        root.mkdir(parents=True, exist_ok=True)
+        try: root.mkdir(parents=True, exist_ok=True)
+        except OSError as error: raise UserError(f'cannot make the folder {root} ({error.strerror}): choose another with --data') from None
         with FileLock(root / f'.{name}.lock'):
             try: data = kind(root, download=True, **which)
             except Exception as error: raise UserError(
@@ -100,7 +102,7 @@ def find_folder(
     root: Path, # data sets' folder
 ) -> Path:
     "The image folder `path`, from here or from the data sets' folder. Raises `UserError` if it is neither or has no train/ and test/."
-    for folder in (Path(path).expanduser(), Path(root) / path):
+    for folder in (Path(os.path.expanduser(path)), Path(root) / path): # os.path leaves an unknown ~user as it is
         if not folder.is_dir(): continue
         for split in 'train', 'test':
             if not (folder / split).is_dir(): raise UserError(f'{folder} has no folder {split}/: it needs train/ and test/, each with one folder a class')
@@ -117,24 +119,27 @@ def list_images(folder: Path, split: str) -> tuple[list[Path], list[int], tuple[
         here = sorted(p for p in (folder / split / name).glob('*') if p.suffix.lower() in SUFFIXES)
         files += here; labels += [label] * len(here)
     if not files: raise UserError(f'{folder / split} holds no images in class folders')
+    if len(classes) < 2: raise UserError(f'{folder / "train"} has the one class {classes[0]!r}: a classifier needs two or more')
     return files, labels, classes
 
 def decode(path: Path, mode: str | None = None) -> np.ndarray:
     "An image as (h, w) grey or (h, w, 3) colour. Raises `UserError` naming a damaged file."
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert(mode or ('L' if image.mode in ('1', 'L', 'I', 'I;16', 'LA') else 'RGB')))
+            if image.mode[0] in 'IF': raise ValueError('it has more than 8 bits a channel')
+            return np.asarray(image.convert(mode or ('L' if image.mode in ('1', 'L', 'LA') else 'RGB')))
     except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
-        raise UserError(f'{path} cannot be read as an image ({error}): replace or remove it') from None
+        raise UserError(f'{path} cannot be read as an image of 8 bits ({error}): convert, replace or remove it') from None
 
 # %% ../nbs/01_data.ipynb #fffb9293
 def decode_all(files: list[Path]) -> np.ndarray:
-    "(n, c, h, w) uint8 from image files of one size. Grey only if the first file is."
+    "(n, c, h, w) uint8 from image files of one size, grey if all are. Raises `UserError`."
     first = decode(files[0])
-    mode = 'L' if first.ndim == 2 else 'RGB'
+    mode = None if first.ndim == 2 else 'RGB' # a grey image among colour ones is made colour
     images = np.empty((len(files), *first.shape), np.uint8)
     def one(i):
         image = decode(files[i], mode)
+        if image.ndim != first.ndim: raise UserError(f'{files[i]} is in colour but {files[0]} is grey: convert all to one of the two')
         if image.shape != first.shape:
             size = lambda a: f'{a.shape[1]}x{a.shape[0]}'
             raise UserError(f'{files[i]} is {size(image)} but {files[0]} is {size(first)}: resize the images to one size')
@@ -146,7 +151,8 @@ def load_folder(path: str, root: Path, split: str) -> ImageData:
     "A split of an image folder; decoded once, then read from `root`. Raises `UserError`."
     folder = find_folder(path, root)
     files, labels, classes = list_images(folder, split)
-    listing = '\n'.join(f'{f.relative_to(folder)} {(s := f.stat()).st_size} {s.st_mtime_ns}' for f in files)
+    try: listing = '\n'.join(f'{f.relative_to(folder)} {(s := f.stat()).st_size} {s.st_mtime_ns}' for f in files)
+    except OSError as error: raise UserError(f'{error.filename} cannot be read ({error.strerror}): replace or remove it') from None
     key = hashlib.sha256(f'{folder.resolve()}\n{listing}'.encode()).hexdigest()[:16]
     kept = Path(root) / '.decoded' / f'{folder.name}-{split}-{key}.npy'
     try:
@@ -218,7 +224,10 @@ def load_splits(
     if run.train_images and run.train_images != len(splits['train']):
         _, drawn = stratified(splits['train'].labels, run.train_images, run.replicate, f'train_images={run.train_images}')
         splits['train'] = splits['train'][drawn]
-    return splits | {'test': load_data(run.dataset, root, 'test')}
+    splits |= {'test': load_data(run.dataset, root, 'test')}
+    train, test = (tuple(splits[name].images.shape[1:]) for name in ('train', 'test'))
+    if train != test: raise UserError(f'the train images of {run.dataset} are {train} (channels, height, width) but the test images {test}: convert them to one shape')
+    return splits
 
 # %% ../nbs/01_data.ipynb #0c2348d0
 def channel_statistics(

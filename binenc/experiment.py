@@ -136,7 +136,8 @@ RULES = { # (test, what is wanted in words)
     'experiment': (lambda v: v.replace('-', '').replace('_', '').replace('.', '').isalnum() and v[0] not in '.-',
                    'a name of letters, digits, "-", "_" and "."'),
     **{name: (lambda v: v > 0, 'a whole number of at least 1')
-       for name in ('width', 'nodes', 'epochs', 'batch_size', 'train_images', 'log_every', 'threads')},
+       for name in ('width', 'nodes', 'epochs', 'train_images', 'log_every', 'threads')},
+    'batch_size': (lambda v: v > 1, 'a whole number of at least 2 (batch normalisation needs two images)'),
 }
 WORDS = {int: 'a whole number', float: 'a number', str: 'a word', bool: 'true or false'}
 
@@ -176,13 +177,16 @@ def parse_value(
 def parse_settings(
     texts: Iterable[str], # `field=value`, and for an axis `field=value,value`
 ) -> dict[str, Any]:
-    "Settings for `expand`. Raises `UserError` for what is not `field=value`."
+    "Settings for `Experiment.override`: fields of `Run`, and the rule of `selection`. Raises `UserError` for what is not `field=value`."
     settings = {}
     for text in texts:
         name, equals, value = text.partition('=')
         name = name.strip()
         if not equals: raise UserError(f'{text!r} is not a setting: write field=value, for example epochs=5')
-        settings[name] = [parse_value(name, v) for v in value.split(',')] if name in AXES else parse_value(name, value)
+        if name == 'selection':
+            if value not in SELECTION: raise unknown('selection', value, SELECTION)
+            settings[name] = value
+        else: settings[name] = [parse_value(name, v) for v in value.split(',')] if name in AXES else parse_value(name, value)
     return settings
 
 # %% ../nbs/00_experiment.ipynb #94382ab0
@@ -200,13 +204,13 @@ class Experiment:
     selection: str = 'val'           # a key of SELECTION
 
     def override(self, **settings) -> 'Experiment':
-        "The same experiment with other settings; an axis takes one value or a list."
+        "The same experiment with other settings; an axis takes one value or a list (a value given twice counts once), `selection` a rule."
         axes = {'model': 'models', 'replicate': 'replicates', 'lr': 'lrs'}
-        many = lambda v: tuple(v) if isinstance(v, (list, tuple)) else (v,)
-        shared = {k: v for k, v in settings.items() if k not in axes and k != 'experiment'}
+        many = lambda v: tuple(dict.fromkeys(v)) if isinstance(v, (list, tuple)) else (v,)
+        shared = {k: v for k, v in settings.items() if k not in axes and k not in ('experiment', 'selection')}
         title = self.title if 'dataset' not in shared else dataset_info(shared['dataset']).title
         return replace(self, name=settings.get('experiment', self.name), title=title, settings={**self.settings, **shared},
-                       **{axes[k]: many(v) for k, v in settings.items() if k in axes})
+                       selection=settings.get('selection', self.selection), **{axes[k]: many(v) for k, v in settings.items() if k in axes})
 
 def expand(
     experiment: str | Experiment, # a name in EXPERIMENTS, or an experiment

@@ -14,6 +14,7 @@ __all__ = ['COLUMN', 'PAGE', 'LOOK', 'STYLE', 'CLAIMS', 'use_style', 'grid', 'Re
 import math
 import zipfile
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -64,6 +65,8 @@ class Results:
         self.results_dir = Path(results_dir)
         self.experiments = [stored_experiment(e, results_dir) if isinstance(e, str) else e for e in experiments]
         if not self.experiments: raise UserError('name at least one experiment')
+        titles = [e.title for e in self.experiments] # each is the name of a column
+        self.experiments = [replace(e, title=f'{e.title} ({e.name})') if titles.count(e.title) > 1 else e for e in self.experiments]
         self.runs = {e.name: collect(e, results_dir) for e in self.experiments}
         self.selected = {e.name: select(self.runs[e.name], e.selection) for e in self.experiments}
         self.history = {name: histories(rows, results_dir) for name, rows in self.selected.items()}
@@ -298,7 +301,7 @@ CLAIMS = { # what the paper says of BinEnc -> (metric, 1 if more is better and -
 
 def verdict(ours: pd.Series, other: pd.Series, sign: int) -> str:
     "yes or no if two means (`mean`, `std`) differ by more than the larger standard deviation, otherwise undecided; undecided without deviations."
-    gap, spread = sign * (ours['mean'] - other['mean']), max(ours['std'], other['std'])
+    gap, spread = sign * (ours['mean'] - other['mean']), np.maximum(ours['std'], other['std']) # NaN if one of them is
     return 'yes' if gap > spread else 'no' if -gap > spread else 'undecided'
 
 def claims_table(results: Results) -> pd.DataFrame:
@@ -333,9 +336,10 @@ def markdown_table(table: pd.DataFrame) -> str:
     return '\n'.join(lines + ['| ' + ' | '.join(map(str, row)) + ' |' for row in table.itertuples(index=False)]) + '\n'
 
 def as_markdown(table: pd.DataFrame, captions: Iterable[str]) -> str:
-    "A summary table as Markdown, a row a model, with how it was selected and what is missing below."
-    wide = table.assign(shown=[in_print(*row) for row in table[['mean', 'std', 'n']].itertuples(index=False)],
-                        n=table.groupby(['experiment', 'model']).n.transform('max'))
+    "A summary table as Markdown, a row a model, with how it was selected and what is missing below. A number of fewer runs than its row says so."
+    most = table.groupby(['experiment', 'model']).n.transform('max')
+    shown = [in_print(mean, std, n) + (f' (n = {n})' if 0 < n < of else '') for mean, std, n, of in zip(table['mean'], table['std'], table['n'], most)]
+    wide = table.assign(shown=shown, n=most)
     wide = wide.pivot_table(index=['experiment', 'model', 'n'], columns='metric', values='shown', aggfunc='first', sort=False).reset_index()
     return markdown_table(wide) + '\n' + ' '.join(f'{line}.' for line in ('Mean ± standard deviation over n replicates', *captions)) + '\n'
 

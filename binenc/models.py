@@ -8,7 +8,6 @@ __all__ = ['ACTIVATIONS', 'BinaryEncodingHead', 'DirectHead', 'compression_loss'
 
 # %% ../nbs/02_models.ipynb #ce9b6cd1
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .experiment import MODELS, Run, UserError

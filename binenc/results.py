@@ -279,7 +279,8 @@ def histories(
         path = results_dir / row['experiment'] / 'runs' / row['id'] / 'history.csv'
         if not path.exists() and table not in kept:
             if not table.exists(): raise UserError(f'{path} is missing: repeat the run, or restore it')
-            kept[table] = pd.read_csv(table)
+            try: kept[table] = pd.read_csv(table)
+            except ValueError as error: raise UserError(f'{table} is damaged ({error}): restore it, or repeat the runs') from None
         part = read_history(path) if path.exists() else kept[table][kept[table].id == row['id']][HISTORY]
         if part.epoch.max() != epochs: raise UserError(f'{path} ends before epoch {epochs}: remove its folder and repeat the run')
         parts.append(part.assign(**row))

@@ -169,7 +169,9 @@ def submit(
         runs = to_submit(expand(experiment), s.results_dir, retry_failed)
         commands = array_commands(replace(s, plan=folder / 'plans' / 'PLAN.jsonl', runs=len(runs)))
         return [], commands + [figures_command(s, [f'JOB{i + 1}' for i in range(len(commands))])] if runs else []
-    for name in 'plans', 'logs': (folder / name).mkdir(parents=True, exist_ok=True)
+    try:
+        for name in 'plans', 'logs': (folder / name).mkdir(parents=True, exist_ok=True)
+    except OSError as error: raise UserError(f'cannot make folders in {folder} ({error.strerror}): choose another results folder') from None
     try:
         with FileLock(folder / '.lock.submit', timeout=300):
             runs = to_submit(expand(experiment), s.results_dir, retry_failed)

@@ -80,12 +80,12 @@ def save_checkpoint(
     if (folder / CHECKPOINT).exists(): (folder / CHECKPOINT).replace(folder / PREVIOUS)
     new.replace(folder / CHECKPOINT)
 
-def read_checkpoint(path: Path, run: Run, device: torch.device | str) -> dict:
-    "A checkpoint's content. Raises `UserError` if it is damaged or of another run."
+def read_checkpoint(path: Path, run: Run) -> dict:
+    "A checkpoint's content, on the CPU. Raises `UserError` if it is damaged or of another run."
     try:
         with zipfile.ZipFile(path) as archive:
             if (part := archive.testzip()): raise ValueError(f'checksum of {part}')
-        state = torch.load(path, map_location=device, weights_only=True)
+        state = torch.load(path, map_location='cpu', weights_only=True)
     except Exception as error: # whatever a damaged archive makes of the readers
         raise UserError(f'checkpoint {path} is damaged ({type(error).__name__}: {str(error)[:80]})') from None
     if state.get('run') != asdict(run): raise UserError(f'checkpoint {path} belongs to another run than {run.id}')
@@ -93,13 +93,12 @@ def read_checkpoint(path: Path, run: Run, device: torch.device | str) -> dict:
 
 def find_checkpoint(
     folder: RunFolder,
-    device: torch.device | str = 'cpu',
     say: Callable[[str], None] = print,
 ) -> dict | None:
     "The newest checkpoint that is whole, or None; says which ones are damaged and what is used instead."
     candidates = [folder / name for name in (CHECKPOINT, PREVIOUS) if (folder / name).exists()]
     for i, path in enumerate(candidates):
-        try: return read_checkpoint(path, folder.run, device)
+        try: return read_checkpoint(path, folder.run)
         except UserError as error:
             say(f'{error}; ' + ('the one before is used' if i + 1 < len(candidates) else 'the run starts again'))
 
@@ -148,7 +147,7 @@ def fit(
     run, clock = folder.run, clock or Clock()
     optimizer = OPTIMIZERS[run.optimizer](classifier.parameters(), run)
     epoch, history, device = 0, [], next(classifier.parameters()).device
-    if state := find_checkpoint(folder, device):
+    if state := find_checkpoint(folder):
         epoch, history = state['epoch'], [tuple(row) for row in state['history']]
         classifier.load_state_dict(state['classifier'])
         optimizer.load_state_dict(state['optimizer'])

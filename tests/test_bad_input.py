@@ -48,6 +48,9 @@ def refused(done, *words):
     (('sweep', 'demo', '--set', 'lr=1e-3,0'), ['lr=0', 'positive']),
     (('run', '--set', 'epochs=0'), ['epochs=0', 'whole number of at least 1']),
     (('run', '--set', 'epochs=2.5'), ["epochs='2.5'", 'whole number']),
+    (('run', '--set', 'batch_size=1'), ['batch_size=1', 'at least 2']),
+    (('sweep', 'demo', '--set', 'selection=best'), ["selection 'best'", 'val', 'test']),
+    (('sweep', 'demo', '--set', 'val_fraction=0'), ['val_fraction=0', 'selection=train']),
     (('run', '--set', 'val_fraction=1'), ['val_fraction=1', 'below 1']),
     (('run', '--set', 'augment=maybe'), ["augment='maybe'", 'true or false']),
     (('run', '--set', 'precision=fp16'), ["precision 'fp16'", 'bf16']),
@@ -84,6 +87,11 @@ def damaged_image(path): (path / 'train' / 'dog' / '3.png').write_bytes((path / 
 def no_image(path): (path / 'train' / 'dog' / '3.png').write_text('not an image')
 def other_size(path): Image.new('L', (9, 8)).save(path / 'train' / 'dog' / '3.png')
 def gone(path): shutil.rmtree(path)
+def one_class(path):
+    for split in 'train', 'test': shutil.rmtree(path / split / 'dog')
+def sixteen_bits(path): Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(path / 'train' / 'dog' / '3.png')
+def colour_among_grey(path): Image.new('RGB', (8, 8)).save(path / 'train' / 'dog' / '3.png')
+def broken_link(path): (path / 'train' / 'dog' / 'x.png').symlink_to('nowhere.png')
 
 
 @pytest.mark.parametrize('spoil, named', [
@@ -95,6 +103,10 @@ def gone(path): shutil.rmtree(path)
     (damaged_image, ['dog/3.png', 'replace or remove']),
     (no_image, ['dog/3.png', 'replace or remove']),
     (other_size, ['dog/3.png is 9x8', 'is 8x8', 'resize']),
+    (one_class, ["'cat'", 'two or more']),
+    (sixteen_bits, ['dog/3.png', '8 bits', 'convert']),
+    (colour_among_grey, ['dog/3.png is in colour', 'cat/0.png is grey', 'convert']),
+    (broken_link, ['dog/x.png', 'remove']),
 ])
 def test_damaged_image_folder(command, tmp_path, spoil, named):
     """Names the folder, file and class, both in `data` and before a sweep starts a kernel."""
@@ -102,6 +114,13 @@ def test_damaged_image_folder(command, tmp_path, spoil, named):
     refused(command('data', 'folder:pets', cwd=tmp_path), *named)
     refused(command('sweep', 'demo', *settings(dataset='folder:pets', experiment='pets'), cwd=tmp_path), *named)
     assert not (tmp_path / 'results').exists()
+
+
+def test_splits_of_different_shape(command, tmp_path):
+    """Train and test images that cannot go through one network."""
+    shutil.rmtree(image_folder(tmp_path / 'pets') / 'test')
+    (image_folder(tmp_path / 'others', size=(9, 8)) / 'test').rename(tmp_path / 'pets' / 'test')
+    refused(command('sweep', 'demo', *settings(dataset='folder:pets', experiment='pets'), cwd=tmp_path), '(1, 8, 8)', '(1, 9, 8)', 'convert')
 
 
 def test_bad_data_through_the_notebook(command, tmp_path):

@@ -136,6 +136,41 @@ def test_two_experiments_as_columns(command, draw_here, copy):
     assert len(pd.read_csv(folder / 'tables' / 'codes_other.csv').filter(like='bit ').columns) == 6
 
 
+def test_experiments_of_one_title_stay_apart(copy):
+    """The same data set twice: each has rows, a column and a title of its own."""
+    from binenc import figures
+    add_experiment(copy)
+    path = copy / 'results' / 'other' / 'experiment.json'
+    path.write_text(path.read_text().replace('"Other"', '"Digits"'))
+    results = figures.Results(['tiny', 'other'], copy / 'results')
+    assert list(figures.claims_table(results))[1:] == ['Digits (tiny)', 'Digits (other)']
+    assert figures.as_markdown(figures.accuracy_table(results), []).count('| NoPen |') == 2
+
+
+def test_number_of_fewer_runs_says_so():
+    """A metric that one replicate does not have is a mean over the others, and not passed off as one over all."""
+    from binenc.figures import as_markdown
+    table = pd.DataFrame([('Digits', 'BinEnc', 'accuracy', 0.5, 0.1, 3), ('Digits', 'BinEnc', 'AUROC', 0.7, 0.1, 2)],
+                         columns=['experiment', 'model', 'metric', 'mean', 'std', 'n'])
+    assert '| Digits | BinEnc | 3 | 0.50 ± 0.10 | 0.70 ± 0.10 (n = 2) |' in as_markdown(table, [])
+
+
+def test_preset_is_not_changed_by_a_trial(command, tmp_path):
+    """After a trial with other settings, the preset's name means the preset; only `status` and `figures` speak of what was run."""
+    assert command('sweep', 'demo', *settings(**TINY, model='no_pen', lr='1e-3,1e-3', replicate='0'), cwd=tmp_path).returncode == 0
+    assert 'demo: 1 runs' in command('status', 'demo', cwd=tmp_path).stdout
+    assert 'demo: 24 runs' in command('plan', 'demo', cwd=tmp_path).stdout
+
+
+def test_diverged_run_through_the_notebook(command, tmp_path):
+    """Nothing to draw and little to say of it, but it is finished, and executing it again finds it so."""
+    words = 'run', *settings(**{**TINY, 'epochs': 2, 'lr': 1e30, 'optimizer': 'sgd'})
+    for _ in range(2):
+        done = command(*words, cwd=tmp_path)
+        assert done.returncode == 0 and 'finished: ' in done.stdout, done.stdout + done.stderr
+    assert not list(tmp_path.rglob('failed.json'))
+
+
 def test_sweep_interrupted_and_continued(binenc, tmp_path):
     """Ctrl-C in the middle of a sweep; the same command computes the rest, to the bytes of undisturbed runs."""
     from binenc.training import train

@@ -61,7 +61,7 @@ def test_killed_at_random(tmp_path):
     folder = run_folder(run, tmp_path / 'parts')
     for epoch in 2, 5, 9:
         process = in_process(train_slowly, run, tmp_path / 'parts')
-        wait_for(lambda: (folder / CHECKPOINT).exists() and read_checkpoint(folder / CHECKPOINT, run, 'cpu')['epoch'] >= epoch or not process.is_alive())
+        wait_for(lambda: (folder / CHECKPOINT).exists() and read_checkpoint(folder / CHECKPOINT, run)['epoch'] >= epoch or not process.is_alive())
         process.join(moments.random() * 0.03)
         process.kill()
         process.join()
@@ -119,12 +119,12 @@ def test_both_checkpoints_damaged(damage, interrupted, tiny, trained, capsys):
 def test_any_flipped_bit_is_noticed_or_harmless(interrupted, tiny):
     """A checkpoint with one bit turned is refused, or what is read from it is what was written."""
     path = interrupted[1] / CHECKPOINT
-    content, whole = path.read_bytes(), read_checkpoint(path, tiny, 'cpu')
+    content, whole = path.read_bytes(), read_checkpoint(path, tiny)
     weights = lambda state: torch.cat([t.flatten().double() for t in state['classifier'].values()])
     refused = 0
     for at in range(0, len(content), 101):
         path.write_bytes(content[:at] + bytes([content[at] ^ 1 << at % 8]) + content[at + 1:])
-        try: state = read_checkpoint(path, tiny, 'cpu')
+        try: state = read_checkpoint(path, tiny)
         except UserError: refused += 1; continue
         assert weights(state).equal(weights(whole)) and state['history'] == whole['history'] and state['epoch'] == whole['epoch'], at
         assert str(state['optimizer']) == str(whole['optimizer']), at
