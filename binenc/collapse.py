@@ -67,8 +67,10 @@ def _class_means(
     counts: Tensor, # (K,) samples a class, float64
 ) -> Tensor: # (K, d) class means measured from z[0], float64
     sums = z.new_zeros(len(counts), z.shape[1], dtype=torch.float64)
+    shifted, part = torch.empty_like(z[:BLOCK]), z.new_empty(sums.shape) # made once: fresh memory for each block costs as much as the sums
     for block, group in zip(z.split(BLOCK), index.split(BLOCK)):
-        sums += z.new_zeros(sums.shape).index_add_(0, group, block - z[0])
+        x = torch.sub(block, z[0], out=shifted[:len(block)])
+        sums += part.zero_().index_add_(0, group, x)
     return sums / counts[:, None]
 
 # %% ../nbs/03_collapse.ipynb #eb2fbbfb
@@ -84,10 +86,12 @@ def _scatter(
     weight = (1 / (counts - 1).clamp_min(1) / len(counts))[index].to(z.dtype)
     # A block passes through four operations: 2 MB (float32) stay in a core's cache between them
     size = max(1, min(BLOCK, 2**19 // z.shape[1]))
+    deviations, projections = torch.empty_like(z[:size]), z.new_empty(min(size, len(z)), axes.shape[1])
     along, trace = 0., 0.
     for block, group, w in zip(*(v.split(size) for v in (z, index, weight))):
-        x = centres.index_select(0, group).sub_(block, alpha=1 / unit) # the sign is of no account
-        along = along + (w @ (x @ axes).square_()).double()
+        n = len(block)
+        x = torch.index_select(centres, 0, group, out=deviations[:n]).sub_(block, alpha=1 / unit) # the sign is of no account
+        along = along + (w @ torch.mm(x, axes, out=projections[:n]).square_()).double()
         trace = trace + (w @ torch.linalg.vector_norm(x, dim=1).square_()).double()
     return along * unit**2, trace * unit**2
 
