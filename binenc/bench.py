@@ -37,7 +37,7 @@ from .data import DeviceLoader, ImageData, channel_statistics
 from .evaluation import Outputs, evaluate, split_metrics
 from .experiment import Experiment, Run, expand, unknown
 from .models import build_classifier
-from .results import package_version, read_json, run_folder, store_experiment, write_history, write_json
+from .results import git, package_version, read_json, run_folder, store_experiment, write_history, write_json
 from .robustness import deepfool
 from .training import OPTIMIZERS, device_name, train_epoch
 
@@ -85,7 +85,7 @@ def measured(
     goal = row.goal.get(device.type)
     reached = None if goal is None and row.limit is None else bool(seconds['ours'] <= row.limit if row.limit else ratio >= goal)
     return {'what': row.what, 'against': row.against, 'seconds': seconds, 'rounds': every, 'ratio': ratio, 'goal': goal, 'limit': row.limit,
-            'same': same, 'reached': reached, 'date': datetime.now(timezone.utc).strftime('%Y-%m-%d')}
+            'same': same, 'reached': reached, 'commit': git('rev-parse', 'HEAD'), 'date': datetime.now(timezone.utc).strftime('%Y-%m-%d')}
 
 # %% ../nbs/14_bench.ipynb #ef21463d
 def random_images(n: int, classes: int = 10, size: int = 32, channels: int = 3) -> ImageData:

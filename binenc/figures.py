@@ -228,6 +228,7 @@ def code_figure(results: Results) -> Figure:
     for ax, e, table in zip(axes[0], results.experiments, tables): draw_codes(ax, table, f'{e.title}: {distinct_codes(table)} distinct codes')
     return fig
 
+# %% ../nbs/10_figures.ipynb #8832a466
 def overview_figure(results: Results, node: int = 0) -> Figure:
     "The effect on the first experiment in one picture: values of a node for each model, the code of each class, same-encoding fraction and accuracy over epochs."
     use_style()
@@ -290,6 +291,7 @@ def performance_summary(results: Results) -> pd.DataFrame:
     return summary_table(results, {'train_accuracy': 'train accuracy', 'test_accuracy': 'test accuracy',
                                    'mahalanobis_auroc': 'Mahalanobis AUROC', 'perturbation_score': 'perturbation score'})
 
+# %% ../nbs/10_figures.ipynb #0c276786
 CLAIMS = { # what the paper says of BinEnc -> (metric, 1 if more is better and -1 if less is)
     'binary: the two peaks of a node are further apart (in widths of a peak)': ('train_peaks_distance_mean', 1),
     'one code a class: more of it on the same side of zero': ('train_same_encoding_fraction', 1),
@@ -320,6 +322,7 @@ def claims_table(results: Results) -> pd.DataFrame:
         table[e.title] = cells
     return table
 
+# %% ../nbs/10_figures.ipynb #274811e8
 def in_print(mean: float, std: float, n: int) -> str:
     "`mean ± std`, to two digits of the deviation; `–` for nothing."
     if not n: return '–'
