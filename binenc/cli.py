@@ -294,8 +294,8 @@ def submit(
     e = to_compute(experiment, settings, results_dir)
     if not dry_run and not slurm.have_slurm():
         raise UserError(f'there is no SLURM here (sbatch is missing): use "binenc sweep {experiment}" to run on this machine')
-    for name in {r.dataset for r in expand(e)}:
-        if slurm.data_ready(name, data_dir): continue
+    name = expand(e)[0].dataset
+    if not slurm.data_ready(name, data_dir):
         missing = f'{name} is not in {data_dir}, and compute nodes may have no internet: run "binenc data {name}" on this node first'
         if not dry_run: raise UserError(missing)
         out.print(f'note: {missing}')

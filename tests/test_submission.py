@@ -1,9 +1,9 @@
 """What would be submitted: golden text, large plans, and machines without SLURM. Nothing here needs SLURM."""
 import os
+import resource
 import shlex
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,13 +64,14 @@ def test_dry_run_of_the_paper(tmp_path):
 
 
 def test_ten_thousand_runs(tmp_path):
-    """Planned, submitted (dry) and shown in under 10 s each."""
+    """Planned, submitted (dry) and shown in under 10 s each, of processor time: what else the machine does is not counted."""
+    def used(): return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
     many = settings(experiment='many', lr=','.join(f'{1e-5 * (i + 1):.6g}' for i in range(125)), replicate=','.join(map(str, range(20))))
     (tmp_path / 'results' / 'many' / 'runs' / 'x').mkdir(parents=True)
     for words, shown in ((['plan'], '10000 runs'), (['submit', '--dry-run'], '--array=0-990'), (['status'], '10000')):
-        start = time.perf_counter()
+        start = used()
         said = elsewhere(BINENC, words[0], 'demo', *many, '--results', tmp_path / 'results', *words[1:], path=without_sbatch_once(tmp_path))
-        took = time.perf_counter() - start
+        took = used() - start
         assert said.returncode == 0 and shown in said.stdout, said.stderr
         assert took < 10, f'{words[0]} took {took:.1f} s'
 
