@@ -18,7 +18,7 @@ def test_in_step_with_the_notebook():
     assert README == render()
 
 
-METRICS = {'same-encoding fraction': 'train_same_encoding_fraction', 'distance of peaks': 'train_peaks_distance_mean', 'NC1': 'train_within_class_variation',
+METRICS = {'distinct codes': 'train_distinct_codes', 'same-encoding fraction': 'train_same_encoding_fraction', 'distance of peaks': 'train_peaks_distance_mean', 'NC1': 'train_within_class_variation',
            'sigma_w': 'train_sigma_w', 'train accuracy': 'train_accuracy', 'test accuracy': 'test_accuracy',
            'Mahalanobis AUROC': 'mahalanobis_auroc', 'perturbation score': 'perturbation_score'}
 LABELS = {'BinEnc': 'bin_enc', 'LinPen': 'lin_pen', 'NonlinPen': 'nonlin_pen', 'NoPen': 'no_pen'}
