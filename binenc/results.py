@@ -78,7 +78,7 @@ def provenance(
     device: str, # for example 'cpu' or the GPU's name
 ) -> dict:
     "Versions, device, and the commit of the code with a flag for uncommitted changes."
-    status = git('status', '--porcelain', '--untracked-files=no', '--', '.', ':!results') # results are what runs make, not what makes them
+    status = git('status', '--porcelain', '--untracked-files=no', '--', ':/', ':(top,exclude)results') # results are what runs make, not what makes them
     return {'versions': {'python': platform.python_version(), **{name: package_version(name) for name in PACKAGES}},
             'device': device, 'commit': git('rev-parse', 'HEAD'), 'dirty': None if status is None else bool(status)}
 
