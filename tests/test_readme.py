@@ -56,6 +56,18 @@ def test_every_claim_is_the_stored_one():
     assert markdown_table(claims_table(Results(EXPERIMENTS, RESULTS))).strip() in README
 
 
+def test_words_say_what_the_table_says():
+    """Reproduced, not reproduced: as the sentence under the tables has it."""
+    table = claims_table(Results(EXPERIMENTS, RESULTS)).set_index('BinEnc compared with the best other model')
+    verdicts = table.map(lambda cell: cell.split(':')[0])
+    binary, code, collapse, accurate, reliable, robust = verdicts.to_numpy().tolist()
+    assert 'Reproduced on all three' in README and {*binary, *code, *collapse, *reliable} == {'yes'}
+    assert 'less accurate on the images of' in README and accurate == ['no', 'undecided', 'undecided']
+    assert 'does not need larger perturbations' in README and 'yes' not in robust
+    codes = SELECTED[(SELECTED.experiment == 'cifar10-jpeg-small') & (SELECTED.model == 'bin_enc')].train_distinct_codes
+    assert 'not every run has ten codes' in README and codes.min() < 10
+
+
 def test_bench_is_the_stored_one():
     """The benchmark's table is results/bench/cpu.json, and every row of it reached its goal with the same answer."""
     result = read_json(RESULTS / 'bench' / 'cpu.json')
