@@ -46,7 +46,7 @@ def _provenance(folder: RunFolder) -> dict:
 def read_csv(path: Path) -> 'pd.DataFrame':
     "A stored table, every digit kept. Raises `UserError` for a damaged one."
     import pandas as pd
-    try: return pd.read_csv(path, float_precision='round_trip')
+    try: return pd.read_csv(path)
     except (ValueError, OSError) as error:
         raise UserError(f'{path} is damaged ({error}): restore it, or remove it and repeat the runs') from None
 

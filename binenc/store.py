@@ -98,7 +98,7 @@ def read_history(path: Path) -> 'pd.DataFrame':
     import pandas as pd
     try:
         text = path.read_text()
-        history = pd.read_csv(io.StringIO(text), float_precision='round_trip')
+        history = pd.read_csv(io.StringIO(text))
     except (ValueError, OSError) as error:
         raise UserError(f'{path} cannot be read ({error}): remove its folder and repeat the run') from None
     if list(history) != HISTORY or not text.endswith('\n') or history[HISTORY[:3]].isna().any(axis=None):

@@ -10,12 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from binenc.experiment import Run
-from binenc.results import run_folder
+from binenc.store import run_folder
 
 REPO = Path(__file__).parents[1]
 BINENC = Path(sys.executable).with_name('binenc')
 TINY = dict(epochs=4, width=8, deepfool_images=5, log_every=2) # about a second of training
-STORED = ('metrics.json', 'history.csv', 'latents.npz') # what a finished run leaves for figures
+STORED = ('metrics.json', 'history.csv', 'latents.npz', 'snapshots.npz', 'weights.safetensors') # what a finished run leaves for figures
 
 
 def settings(**values):
@@ -127,3 +127,12 @@ def describe(run):
     """The fields of a run that are not the default, for the names of tests."""
     default = asdict(Run())
     return ' '.join(f'{name}={value}' for name, value in asdict(run).items() if value != default[name])
+
+
+def definitions_of(name):
+    """What the code of a notebook defines, executed as a module and not as the program."""
+    from binenc.launch import notebook_path
+    names = {'__name__': name}
+    for cell in json.loads(notebook_path(name).read_text())['cells']:
+        if cell['cell_type'] == 'code': exec(compile(''.join(cell['source']), name, 'exec'), names)
+    return names

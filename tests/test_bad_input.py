@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from binenc.experiment import Run, UserError
-from binenc.results import run_folder
+from binenc.errors import UserError
+from binenc.experiment import Run
+from binenc.store import run_folder
 from helpers import TINY, contents, read_until, run_of, settings, start, stored
 
 FAST = settings(**TINY)

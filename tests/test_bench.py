@@ -4,8 +4,11 @@ import math
 
 import pytest
 
-from binenc.bench import ROWS, bench, bench_table
-from binenc.experiment import UserError
+from binenc.errors import UserError
+from helpers import definitions_of
+
+BENCH = definitions_of('bench.ipynb')
+bench, bench_table, ROWS = BENCH['bench'], BENCH['bench_table'], BENCH['ROWS']
 
 
 @pytest.mark.parametrize('name', ROWS)
@@ -14,21 +17,22 @@ def test_row(name, tmp_path):
     said = []
     result = bench([name], rounds=1, say=said.append, results_dir=tmp_path, quick=True)
     row = result['rows'][name]
-    assert row['same'] is (None if name == 'results' or name.startswith('logging') else True)
+    assert row['same'] is (None if name in ('results', 'status') or name.startswith('logging') else True)
     assert all(math.isfinite(s) and s > 0 for s in row['seconds'].values()) and len(said) == 1
     assert said[0] in bench_table(result) and not list(tmp_path.iterdir()), 'tiny sizes are not written'
 
 
 def test_what_is_written(tmp_path, monkeypatch):
     """The file of a machine collects its rows; those of another machine are replaced."""
-    import binenc.bench as module
-    toy = lambda device, quick: module.Case(lambda: 1, lambda: 1, lambda ours, baseline: ours == baseline)
-    monkeypatch.setattr(module, 'ROWS', {name: module.Row(name, 'the same', toy, {device: 0. for device in ('cpu', 'cuda')}) for name in 'ab'})
+    def toy(device, quick): return BENCH['Case'](lambda: 1, lambda: 1, lambda ours, baseline: ours == baseline)
+    rows = {name: BENCH['Row'](name, 'the same', toy, {device: 0. for device in ('cpu', 'cuda')}) for name in 'ab'}
+    monkeypatch.setitem(BENCH, 'ROWS', rows)
     bench(['a'], results_dir=tmp_path, say=lambda line: None)
     result = bench(['b'], results_dir=tmp_path, say=lambda line: None)
     path, = (tmp_path / 'bench').glob('*.json')
     assert json.loads(path.read_text()) == result and list(result['rows']) == ['a', 'b']
     assert all(row['same'] and row['reached'] and row['date'] for row in result['rows'].values())
+    assert path.with_suffix('.md').read_text() == bench_table(result)
     path.write_text(json.dumps(result | {'machine': result['machine'] | {'cpu': 'another'}}))
     assert list(bench(['b'], results_dir=tmp_path, say=lambda line: None)['rows']) == ['b']
 
@@ -40,6 +44,6 @@ def test_unknown_row(tmp_path):
 
 def test_wrong_answer_is_seen(monkeypatch):
     """A baseline that differs is reported."""
-    import binenc.bench as module
-    monkeypatch.setattr(module, 'explicit_collapse', lambda z, y: module.collapse_metrics(1.1 * z + z[0], y.flip(0)))
+    def wrong(z, y): return BENCH['collapse_metrics'](1.1 * z + z[0], y.flip(0))
+    monkeypatch.setitem(BENCH, 'explicit_collapse', wrong)
     assert bench(['collapse'], rounds=1, say=lambda line: None, quick=True)['rows']['collapse']['same'] is False

@@ -12,9 +12,10 @@ from PIL import Image
 from scipy import stats
 from torchvision import datasets, transforms
 
-import binenc.data as data
-from binenc.data import DEBIAN_FASHION, DeviceLoader, ImageData, load_data, load_splits, make_loaders, random_crop_flip, read_idx
-from binenc.experiment import Run, UserError
+from binenc.data import DeviceLoader, ImageData, load_data, load_splits, make_loaders, random_crop_flip
+from binenc.datasets import DEBIAN_FASHION, dataset_info, read_idx
+from binenc.errors import UserError
+from binenc.experiment import Run
 from helpers import in_process
 
 DRAW = np.random.default_rng(0)
@@ -108,7 +109,7 @@ def test_fashion_mnist_from_debian(tmp_path):
         assert loaded.images.shape == (number, 1, 28, 28) and loaded.images.dtype == torch.uint8
         assert loaded.labels.bincount().tolist() == [number // 10] * 10
     assert loaded.classes[9] == 'Ankle boot' and loaded.labels[:3].tolist() == [9, 2, 1] # as published
-    assert data.data_place('fashion-mnist', tmp_path) == str(DEBIAN_FASHION) and not list(tmp_path.iterdir())
+    assert dataset_info('fashion-mnist').place(tmp_path) == str(DEBIAN_FASHION) and not list(tmp_path.iterdir())
 
 
 def test_idx(tmp_path):
@@ -151,7 +152,7 @@ def test_mnist_through_torchvision(tmp_path):
         assert torch.equal(loaded.images, torch.from_numpy(images)[:, None]) and loaded.labels.tolist() == labels.tolist()
         assert loaded.labels.dtype == torch.int64 and loaded.classes[3] == '3 - three'
     (tmp_path / 'MNIST' / 'raw' / 'train-images-idx3-ubyte').write_bytes(idx(images)[:-100])
-    with pytest.raises(UserError, match='mnist'): load_data('mnist', tmp_path)
+    with pytest.raises(UserError, match='MNIST'): load_data('mnist', tmp_path)
 
 
 def test_cifar_through_torchvision(tmp_path, monkeypatch):

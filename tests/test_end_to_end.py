@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from binenc.experiment import EXPERIMENTS, expand
-from binenc.results import run_folder, store_experiment, stored_experiment
+from binenc.store import run_folder, store_experiment, stored_experiment
 from helpers import TINY, contents, settings, start, stored, wait_for
 
 FIGURES = ['codes', 'figure1_binarity', 'figure2_histograms', 'figure3_encoding', 'figure4_within_class', 'figure5_accuracy', 'overview']

@@ -14,7 +14,8 @@ from pathlib import Path
 import papermill
 import pytest
 
-from binenc.experiment import Run, UserError
+from binenc.errors import UserError
+from binenc.experiment import Run
 from binenc.launch import execute_notebook
 from helpers import BINENC, REPO, environment
 

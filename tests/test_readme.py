@@ -5,7 +5,8 @@ import pandas as pd
 
 from binenc.bench import ROWS, bench_table
 from binenc.figures import Results, claims_table, in_print, markdown_table
-from binenc.results import read_json, stored_experiment
+from binenc.files import read_json
+from binenc.store import stored_experiment
 from readme import REPO, render
 
 RESULTS = REPO / 'results'

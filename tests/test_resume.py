@@ -8,13 +8,18 @@ import pytest
 import torch
 
 import binenc.training as training
-from binenc.experiment import Run, UserError
-from binenc.results import read_json, run_folder
-from binenc.training import CHECKPOINT, PREVIOUS, Stopped, read_checkpoint, train
-from helpers import TINY, describe, die_at_rename, in_process, read_until, start, stored, settings, train_slowly, wait_for
+from binenc.errors import UserError
+from binenc.experiment import Run
+from binenc.files import read_json
+from binenc.store import run_folder
+from binenc.checkpoints import CHECKPOINT, PREVIOUS, read_checkpoint
+from binenc.training import Stopped, train
+from helpers import STORED, TINY, describe, die_at_rename, in_process, read_until, start, stored, settings, train_slowly, wait_for
 
 KINDS = [Run(**TINY), Run(**TINY, optimizer='sgd', model='nonlin_pen'), Run(**TINY, precision='bf16', backbone='convnet'),
-         Run(**TINY, val_fraction=0.2, augment=True, train_images=600, replicate=3)]
+         Run(**TINY, val_fraction=0.2, augment=True, train_images=600, replicate=3),
+         Run(**TINY, lr_schedule='cosine', lr_from=1, lr_warmup=1, output_lr=2., gamma_schedule='two_regimes', gamma=1.,
+             gamma_factor=2., gamma_knee=2.)]
 
 
 def train_to(monkeypatch, run, results, epoch):
@@ -22,7 +27,7 @@ def train_to(monkeypatch, run, results, epoch):
     original = training.train_epoch
     def stopping(*args):
         original(*args)
-        if args[-1] + 1 == epoch: (run_folder(run, results) / 'stop').touch()
+        if args[0].epoch == epoch: (run_folder(run, results) / 'stop').touch()
     monkeypatch.setattr(training, 'train_epoch', stopping)
     with pytest.raises(Stopped, match=f'after epoch {epoch}'): train(run, results)
     monkeypatch.setattr(training, 'train_epoch', original)
@@ -35,7 +40,7 @@ def test_stopped_at_every_epoch(run, tmp_path, monkeypatch):
     for epoch in range(1, run.epochs): train_to(monkeypatch, run, tmp_path / 'parts', epoch)
     train(run, tmp_path / 'parts')
     assert stored(run, tmp_path / 'parts') == stored(run, tmp_path / 'whole')
-    assert len(stored(run, tmp_path / 'whole')) == 3
+    assert len(stored(run, tmp_path / 'whole')) == len(STORED)
 
 
 def test_killed_before_any_rename(tiny, trained, tmp_path):
@@ -88,9 +93,10 @@ def interrupted(half, tiny, tmp_path):
 def truncate(path): path.write_bytes(path.read_bytes()[:-500])
 def empty(path): path.write_bytes(b'')
 def flip(path):
-    """Turn one bit in the middle."""
+    """Turn one bit in each of 256 bytes in the middle: more than the padding between two parts."""
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 16
+    middle = len(content) // 2
+    content[middle:middle + 256] = bytes(byte ^ 16 for byte in content[middle:middle + 256])
     path.write_bytes(content)
 
 
@@ -101,7 +107,7 @@ def test_damaged_checkpoint(damage, interrupted, tiny, trained, capsys):
     damage(folder / CHECKPOINT)
     train(tiny, results)
     said = capsys.readouterr().out
-    assert f'{folder / CHECKPOINT} is damaged' in said and 'the one before is used' in said and 'continues after epoch 2' in said
+    assert f'{folder / CHECKPOINT} is damaged' in said and 'the previous one is used' in said and 'continues after epoch 2' in said
     assert stored(tiny, results) == stored(tiny, trained)
 
 
@@ -181,7 +187,7 @@ def test_command_stopped_in_every_way(binenc, tmp_path):
         process.send_signal(number)
         out, errors = process.communicate(timeout=30)
         assert process.returncode == code and 'Traceback' not in errors, out + errors
-        assert code != 130 or 'stopped; the same command continues it' in out
+        assert code != 130 or 'stopped; the same command continues' in out
         wait_for(lambda: not folder.owner, 15, 'the end of the kernel')
         epochs.append(read_json(folder / 'progress.json')['epoch'])
     assert epochs == sorted(set(epochs)) and epochs[-1] < run.epochs, 'every attempt got further, none to the end'

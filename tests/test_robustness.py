@@ -4,8 +4,27 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from binenc.bench import deepfool_one_image
 from binenc.robustness import deepfool, perturbation_score
+
+
+def deepfool_one_image(
+    model, # x -> logits (1, K)
+    image: torch.Tensor, # (1, ...)
+    candidates: int = 10, overshoot: float = 0.02, max_iter: int = 50,
+) -> torch.Tensor: # (1, ...)
+    "The perturbation of one image, a backward pass for each candidate; the original algorithm without its speed-ups."
+    order = model(image)[0].argsort(descending=True)[:candidates]
+    total = torch.zeros_like(image)
+    for _ in range(max_iter):
+        x = (image + (1 + overshoot) * total).requires_grad_()
+        logits = model(x)[0]
+        if logits.argmax() != order[0]: break
+        gradients = [torch.autograd.grad(logits[k], x, retain_graph=True)[0] for k in order]
+        planes = [((logits[k] - logits[order[0]]).detach().abs() / (g - gradients[0]).norm(), g - gradients[0])
+                  for k, g in zip(order[1:], gradients[1:])]
+        distance, w = min(planes, key=lambda plane: plane[0])
+        total = total + (distance + 1e-4) * w / w.norm()
+    return (1 + overshoot) * total
 
 
 class ConvNet(nn.Module):
@@ -96,7 +115,7 @@ def test_backward_passes_are_as_many_as_latents(digits, monkeypatch):
 def test_more_images_than_a_chunk_and_none(digits, monkeypatch):
     model, x = digits
     whole = deepfool(model, x)
-    monkeypatch.setattr('binenc.robustness.CHUNK', 7)
+    monkeypatch.setattr('binenc.robustness.IMAGES_AT_A_TIME', 7)
     assert_close(deepfool(model, x).perturbation, whole.perturbation, rtol=1e-3, atol=1e-4)
     assert deepfool(model, x[:0]).fooled.shape == (0,)
 

@@ -13,7 +13,8 @@ import pytest
 
 from binenc.experiment import expand, find_experiment, parse_settings
 from binenc.launch import run_state
-from binenc.results import run_folder, write_json
+from binenc.files import write_json
+from binenc.store import run_folder
 from helpers import REPO, settings, wait_for
 from slurm_cluster import SlurmCluster, why_not
 

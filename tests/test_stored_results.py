@@ -9,7 +9,9 @@ import torch
 
 from binenc import figures
 from binenc.experiment import expand
-from binenc.results import package_version, select, stored_experiment
+from binenc.files import package_version
+from binenc.results import select
+from binenc.store import stored_experiment
 from binenc.training import device_name, train
 
 RESULTS = Path(__file__).parents[1] / 'results'

@@ -12,28 +12,36 @@ import torch
 
 from binenc.data import load_splits, make_loaders
 from binenc.evaluation import evaluate
-from binenc.experiment import MODELS, Experiment, Run, expand
+from binenc.arms import ARMS
+from binenc.checkpoints import build_optimizer, new_training
+from binenc.experiment import Experiment, Run, expand
+from binenc.measures import MEASURES
 from binenc.models import build_classifier, compression_loss
-from binenc.results import collect, read_history, run_folder, select
-from binenc.training import OPTIMIZERS, gamma_at, prepare, train, train_epoch
-from helpers import REPO, TINY, exit_with_threads, in_process, stored
+from binenc.results import collect, select
+from binenc.store import read_history, run_folder
+from binenc.schedules import gamma_at
+from binenc.training import prepare, train, train_epoch
+from helpers import REPO, STORED, TINY, exit_with_threads, in_process, stored
 
 ONE = Run(**{**TINY, 'epochs': 1, 'log_every': 1, 'train_images': 300, 'batch_size': 50})
-GROUPED = ['within_class_variation', 'equiangular', 'maxangle', 'equinorm', 'sigma_w', 'sigma_w_trace', 'same_encoding_fraction',
-           'distinct_codes', 'min_hamming']
-BINARITY = ['score', 'stds', 'peaks_distance_mean', 'peaks_distance_std']
-FINAL = {'mahalanobis_auroc', 'test_misclassified', 'perturbation_score', 'perturbation_score_all', 'perturbation_median', 'deepfool_fooled'}
+
+
+def names(*views):
+    """Names of the measures of these views."""
+    return [m.name for m in MEASURES.values() if m.of in views]
+
+
+GROUPED, FINAL = names('classes', 'codes'), set(names('errors', 'attack'))
 
 
 def test_gamma_schedule():
-    """Grows by its factor an epoch, from gamma; never above the cap, not even where the power overflows; 0 without compression."""
+    """Grows by its factor an epoch, from gamma; never above the cap, not even where the power overflows."""
     run = Run(gamma=0.01, gamma_factor=1.084)
     assert gamma_at(run, 0) == 0.01 and gamma_at(run, 199) == pytest.approx(9.35e4, rel=1e-3) # the paper's last
     capped = replace(run, gamma_max=5.)
     assert [gamma_at(capped, e) for e in (0, 1)] == [gamma_at(run, e) for e in (0, 1)] and gamma_at(capped, 199) == 5
     assert gamma_at(replace(capped, gamma_factor=1e9), 1000) == 5
     assert gamma_at(replace(run, gamma_factor=0.5), 2) == 0.0025
-    assert all(gamma_at(replace(run, model=m), 10) == 0 for m in MODELS if m != 'bin_enc')
 
 
 def test_gamma_of_every_epoch_is_recorded(tmp_path):
@@ -44,12 +52,12 @@ def test_gamma_of_every_epoch_is_recorded(tmp_path):
     assert history[history.metric == 'gamma'].value.tolist() == [2, 6, 18, 20]
 
 
-@pytest.mark.parametrize('model, backbone, precision', list(product(MODELS, ('convnet', 'resnet8', 'mlp'), ('fp32', 'bf16'))))
+@pytest.mark.parametrize('model, backbone, precision', list(product(ARMS, ('convnet', 'resnet8', 'mlp'), ('fp32', 'bf16'))))
 def test_every_model_yields_every_metric(model, backbone, precision, tmp_path):
     """One epoch on a few digits; all numbers are there and finite, in the history too."""
     run = replace(ONE, model=model, backbone=backbone, precision=precision, val_fraction=0.1)
     metrics = train(run, tmp_path)
-    split = ['accuracy', 'loss', *GROUPED, *(f'{name}_true' for name in GROUPED), *(BINARITY if MODELS[model].binarity else [])]
+    split = names('predictions', 'classes', 'codes', *ARMS[model].also) + [f'{name}_true' for name in GROUPED]
     assert set(metrics) == {f'{s}_{name}' for s in ('train', 'val', 'test') for name in split} | FINAL
     by_prediction = {f'{s}_{name}' for s in ('train', 'val', 'test') for name in GROUPED} # NaN where one class only is predicted
     assert all(math.isfinite(value) for name, value in metrics.items() if name not in by_prediction)
@@ -64,14 +72,16 @@ def test_large_networks_take_a_step(model, backbone, nodes, classes, features, p
     run = Run(model=model, backbone=backbone, nodes=nodes, precision=precision, lr=1e-4)
     torch.manual_seed(0)
     classifier = build_classifier(run, (3, 32, 32), classes).train()
-    optimizer = OPTIMIZERS['adamw'](classifier.parameters(), run)
+    optimizer = build_optimizer(run, classifier, torch.nn.Identity())
     x, y = torch.randn(4, 3, 32, 32), torch.arange(4)
     losses = []
     for _ in range(2):
         logits, z = classifier(x)
         assert logits.shape == (4, classes) and z.shape == (4, nodes if model == 'bin_enc' else features) and z.dtype == logits.dtype == torch.float32
         loss = torch.nn.functional.cross_entropy(logits, y) + 0.01 * compression_loss(z)
-        optimizer.zero_grad(); loss.backward(); optimizer.step()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
         losses.append(loss.item())
     assert all(p.grad is not None and p.grad.isfinite().all() for p in classifier.parameters())
     assert losses[1] < losses[0]
@@ -88,11 +98,10 @@ def test_plain_and_fast_agree(optimizer):
         run = replace(ONE, speed=speed, backbone='resnet8', optimizer=optimizer)
         device = prepare(run)
         loaders = make_loaders(run, load_splits(run), device)
-        torch.manual_seed(0)
-        classifier = build_classifier(run, (1, 8, 8), 10).to(device)
-        before = evaluate(classifier, loaders['test']).logits
-        train_epoch(run, classifier, OPTIMIZERS[optimizer](classifier.parameters(), run), loaders['train'], 0)
-        outputs[speed] = evaluate(classifier, loaders['test']).logits
+        training = new_training(run, (1, 8, 8), 10, device)
+        before = evaluate(training.classifier, loaders['test']).logits
+        train_epoch(training, loaders['train'])
+        outputs[speed] = evaluate(training.classifier, loaders['test']).logits
     learnt = (outputs['plain'] - before).abs().mean()
     assert (outputs['plain'] - outputs['auto']).abs().max() < 0.02 * learnt
 
@@ -123,7 +132,7 @@ def test_replicates_differ_and_repeat(tmp_path):
     train(ONE, tmp_path / 'here')
     train(replace(ONE, replicate=1), tmp_path / 'here')
     first = stored(ONE, tmp_path / 'first')
-    assert first == stored(ONE, tmp_path / 'second') == stored(ONE, tmp_path / 'here') and len(first) == 3
+    assert first == stored(ONE, tmp_path / 'second') == stored(ONE, tmp_path / 'here') and len(first) == len(STORED)
     assert stored(replace(ONE, replicate=1), tmp_path / 'here')['metrics.json'] != first['metrics.json']
 
 
