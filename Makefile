@@ -37,12 +37,12 @@ figures: $(VENV)/.binenc ## draw the committed figures again from the committed 
 	for experiment in $(EXPERIMENTS); do $(BIN)/binenc figures $$experiment --results $(RESULTS) || exit 1; done
 
 notebooks: $(VENV)/.binenc-dev ## execute every notebook in nbs/ in place
-	PATH="$(abspath $(BIN)):$$PATH" tests/execute_notebooks.sh
+	PATH="$(abspath $(BIN)):$$PATH" .ci/execute_notebooks
 
 readme: $(VENV)/.binenc-dev ## nbs/index.ipynb -> README.md
-	$(BIN)/python tests/readme.py
+	$(BIN)/python .ci/readme.py
 
 prepare: $(VENV)/.binenc-dev ## export, clean and README, before a commit
 	$(BIN)/nbdev_export
 	$(BIN)/nbdev_clean
-	$(BIN)/python tests/readme.py
+	$(BIN)/python .ci/readme.py

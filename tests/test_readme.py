@@ -6,7 +6,8 @@ import pandas as pd
 from binenc.bench import ROWS, bench_table
 from binenc.figures import Results, claims_table, in_print, markdown_table
 from binenc.results import read_json, stored_experiment
-from readme import REPO, render
+from helpers import REPO
+from readme import render
 
 RESULTS = REPO / 'results'
 EXPERIMENTS = ['cifar10-jpeg-small', 'fashion', 'demo']
