@@ -1,4 +1,7 @@
-"""Checks what the demo should show, after `make demo`: python .ci/check_demo.py RESULTS. Exits with 1 if a claim fails."""
+"""Checks what the demo should show, after `make demo`: python .ci/check_demo.py RESULTS.
+
+Prints each claim that fails, and exits with 1 if there is one.
+"""
 import sys
 
 import pandas as pd

@@ -1,4 +1,7 @@
-"""Writes README.md from nbs/index.ipynb, without Quarto: python .ci/readme.py. tests/test_readme.py checks that they agree."""
+"""Writes README.md from nbs/index.ipynb, without Quarto: python .ci/readme.py.
+
+tests/test_readme.py checks that the two agree.
+"""
 from pathlib import Path
 
 import nbformat
