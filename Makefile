@@ -6,7 +6,7 @@ EXPERIMENTS ?= demo fashion cifar10-jpeg-small
 RESULTS ?= results
 ROUNDS ?= 3
 
-.PHONY: help demo test bench figures notebooks readme prepare 
+.PHONY: help demo test lint outputs bench figures notebooks readme prepare lock
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -14,35 +14,54 @@ help: ## list the targets
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-# what is installed is remembered in the environment, so that a second `make` starts at once
-$(VENV)/.binenc: settings.ini setup.py | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable .
+# requirements.lock names every package with its version and hash, so that everyone has the environment in which the
+# stored results were made. It covers use, development and the optional data sets: beside torch (5 GB) the rest is small.
+# torch is the CUDA build of the package index, which runs without a GPU too; its CPU build does not fit that torchvision.
+# What is installed is remembered in the environment, so that a second `make` starts at once.
+$(VENV)/.binenc: requirements.lock settings.ini setup.py | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
-$(VENV)/.binenc-dev: settings.ini setup.py | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
-	touch $(VENV)/.binenc $@
 
+# In a folder of its own: a clone already has the demo's results, which a run on another machine must not replace.
+demo: RESULTS = results/mine
 demo: $(VENV)/.binenc ## train the demo on this machine, draw every figure, print the tables
 	$(BIN)/binenc sweep demo --results $(RESULTS)
 	$(BIN)/binenc figures demo --results $(RESULTS)
 
-test: $(VENV)/.binenc-dev ## nbdev_test and pytest
+test: $(VENV)/.binenc ## nbdev_test and pytest
 	$(BIN)/nbdev_test --n_workers 2
 	$(BIN)/python -m pytest
 
+lint: $(VENV)/.binenc ## the rules of style, in notebooks too
+	failed=0; $(BIN)/ruff check || failed=1; $(BIN)/python .ci/lint.py || failed=1; exit $$failed
+
+outputs: $(VENV)/.binenc ## execute the chapters and compare what they print with what is committed
+	$(BIN)/python .ci/check_outputs.py
+
 bench: $(VENV)/.binenc ## ours against plain baselines, row by row
-	$(BIN)/binenc bench --rounds $(ROUNDS) --results $(RESULTS)
+	$(BIN)/python .ci/bench.py $(RESULTS) $(ROUNDS)
 
 figures: $(VENV)/.binenc ## draw the committed figures again from the committed tables
 	for experiment in $(EXPERIMENTS); do $(BIN)/binenc figures $$experiment --results $(RESULTS) || exit 1; done
 
-notebooks: $(VENV)/.binenc-dev ## execute every notebook in nbs/ in place
-	PATH="$(abspath $(BIN)):$$PATH" tests/execute_notebooks.sh
+notebooks: $(VENV)/.binenc ## execute every notebook in nbs/ in place
+	PATH="$(abspath $(BIN)):$$PATH" .ci/execute_notebooks
 
-readme: $(VENV)/.binenc-dev ## nbs/index.ipynb -> README.md
-	$(BIN)/python tests/readme.py
+readme: $(VENV)/.binenc ## nbs/index.ipynb -> README.md
+	$(BIN)/python .ci/readme.py
 
-prepare: $(VENV)/.binenc-dev ## export, clean and README, before a commit
+prepare: $(VENV)/.binenc ## export, clean and README, before a commit
 	$(BIN)/nbdev_export
+	$(BIN)/python .ci/parameters.py
 	$(BIN)/nbdev_clean
-	$(BIN)/python tests/readme.py
+	$(BIN)/python .ci/readme.py
+
+# Packages keep their pinned versions where they still fit; `make lock UPGRADE=--upgrade` takes the newest.
+# For every Python from the oldest supported and every platform; no index address is written.
+lock: ## renew requirements.lock from settings.ini
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip install --quiet uv
+	$(VENV)-lock/bin/uv pip compile setup.py --all-extras --universal --generate-hashes \
+		--python-version "$$(sed -n 's/^min_python = //p' settings.ini)" --custom-compile-command 'make lock' \
+		--no-annotate --quiet $(UPGRADE) --output-file requirements.lock

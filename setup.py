@@ -24,6 +24,7 @@ setup(
     package_data={'binenc.nbs': ['*.ipynb', 'figures/*.ipynb']},
     python_requires=f">={settings['min_python']}",
     install_requires=settings['requirements'].split(),
-    extras_require={'dev': settings['dev_requirements'].split()},
+    extras_require={name.removesuffix('_requirements'): packages.split() for name, packages in settings.items()
+                    if name.endswith('_requirements')},
     entry_points={'console_scripts': settings['console_scripts'].split()},
 )

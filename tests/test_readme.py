@@ -5,9 +5,9 @@ import pandas as pd
 
 from binenc.bench import ROWS, bench_table
 from binenc.figures import Results, claims_table, in_print, markdown_table
-from binenc.files import read_json
-from binenc.store import stored_experiment
-from readme import REPO, render
+from binenc.results import read_json, stored_experiment
+from helpers import REPO
+from readme import render
 
 RESULTS = REPO / 'results'
 EXPERIMENTS = ['cifar10-jpeg-small', 'fashion', 'demo']

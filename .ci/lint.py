@@ -1,0 +1,160 @@
+"""Checks the rules of style that ruff does not know: python .ci/lint.py.
+
+Prints every problem, and exits with 1 if there is one.
+"""
+import ast
+import json
+import re
+import statistics
+import sys
+from pathlib import Path
+
+from IPython.core.inputtransformer2 import TransformerManager
+
+REPO = Path(__file__).parents[1]
+COLUMNS = 120
+CELL_LINES = 60
+MODULE_LINES = 300
+BODY_MEDIAN, BODY_90TH = 4, 11
+MAY_FOLLOW_A_COLON = ast.Return | ast.Raise | ast.Continue | ast.Pass
+
+
+def long_lines(text):
+    """(line number, message) of each line that is too long.
+
+    The row of a table and a single long word cannot be broken, and are left out.
+    """
+    for number, line in enumerate(text.splitlines(), 1):
+        breakable = not line.startswith('|') and len(line.split()) > 1
+        if len(line) > COLUMNS and breakable:
+            yield number, f'{len(line)} columns, more than {COLUMNS}'
+
+
+def bodies_on_the_line(code):
+    """(line number, message) of each body on its statement's own line, unless it is one that may stand there."""
+    lines = code.encode().splitlines()              # ast counts columns in bytes
+    statements = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.stmt)]
+    for node in sorted(statements, key=lambda node: node.lineno):
+        before = lines[node.lineno - 1][:node.col_offset]
+        if before.rstrip().endswith(b':') and not isinstance(node, MAY_FOLLOW_A_COLON):
+            yield node.lineno, 'after a colon, only return, raise, continue or pass: put the body on a line of its own'
+
+
+def python_code(cell_source):
+    """The cell with IPython's commands (`%magic`, `!command`) made Python."""
+    return TransformerManager().transform_cell(cell_source)
+
+
+# Notebooks
+
+def source(cell):
+    """A cell's text."""
+    return ''.join(cell['source'])
+
+
+def by_papermill(notebook):
+    """Whether papermill runs the notebook; then a raw cell tells nbdev_test to leave it out."""
+    return any(cell['cell_type'] == 'raw' and 'skip_exec: true' in source(cell) for cell in notebook['cells'])
+
+
+def metadata_problems(notebook):
+    """Messages about the kernel, and about the cell that papermill fills."""
+    kernel = notebook['metadata'].get('kernelspec', {})
+    if (kernel.get('name'), kernel.get('language')) != ('python3', 'python'):
+        yield "the kernelspec needs the name 'python3' and the language 'python', or papermill refuses the notebook"
+    tagged = sum('parameters' in cell['metadata'].get('tags', []) for cell in notebook['cells'])
+    if tagged != by_papermill(notebook):
+        yield f"{tagged} cells are tagged 'parameters': there must be {int(by_papermill(notebook))}"
+
+
+def code_problems(code):
+    """(line number, message) for a code cell."""
+    size = len(code.splitlines())
+    if size > CELL_LINES:
+        yield 1, f'{size} lines, more than {CELL_LINES}: split the cell'
+    yield from bodies_on_the_line(python_code(code))
+
+
+def cell_problems(cell):
+    """(line number, message) for one cell; ruff has checked the columns of code."""
+    if cell['cell_type'] == 'code':
+        yield from code_problems(source(cell))
+    if cell['cell_type'] == 'markdown':
+        yield from long_lines(source(cell))
+
+
+def notebook_problems(path):
+    """(place, message) of everything wrong in a notebook; cells are counted from 1, as ruff does."""
+    notebook = json.loads(path.read_text(encoding='utf-8'))
+    yield from (('', message) for message in metadata_problems(notebook))
+    for number, cell in enumerate(notebook['cells'], 1):
+        yield from ((f'cell {number}:{line}', message) for line, message in cell_problems(cell))
+
+
+# The library, which is generated: what concerns the whole of it
+
+def body_size(function):
+    """Lines of a function's body, from its first statement after the docstring to the end."""
+    body = function.body[ast.get_docstring(function) is not None:]
+    return body[-1].end_lineno - body[0].lineno + 1 if body else 0
+
+
+def functions(path):
+    """(size, name) of each function and method of a module."""
+    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield body_size(node), f'{path.name}:{node.name}'
+
+
+def function_problems(sizes):
+    """Messages about (size, name) of all functions: median and 90th percentile, naming the longest."""
+    ordered = sorted(sizes)
+    median, percentile = statistics.median(size for size, _ in ordered), ordered[int(0.9 * len(ordered))][0]
+    longest = ', '.join(f'{name} {size}' for size, name in reversed(ordered) if size > BODY_90TH)
+    if median > BODY_MEDIAN:
+        yield f'the median function body has {median:g} lines, more than {BODY_MEDIAN}'
+    if percentile > BODY_90TH:
+        yield f'the 90th percentile of function bodies is {percentile} lines, more than {BODY_90TH}; longest: {longest}'
+
+
+def module_problems(path):
+    """Messages about a module's size; nbdev's own comments (`# %% ...`) do not count."""
+    text = path.read_text(encoding='utf-8')
+    size = sum(not re.match(r'# (%%|AUTOGENERATED)', line) for line in text.splitlines())
+    if size > MODULE_LINES:
+        yield f'{size} lines, more than {MODULE_LINES}: split the chapter'
+
+
+# Everything
+
+def library_problems():
+    """(place, message) for the sizes of the library."""
+    modules = sorted(REPO.glob('binenc/[!_]*.py'))
+    sizes = [size for path in modules for size in functions(path)]
+    yield from ((REPO / 'binenc', '', message) for message in function_problems(sizes))
+    yield from ((path, '', message) for path in modules for message in module_problems(path))
+
+
+def script_problems():
+    """(file, line, message) for Python files (ruff checks their columns), shell scripts and the Makefile."""
+    for path in sorted([*REPO.glob('*.py'), *REPO.glob('.ci/*.py'), *REPO.glob('tests/**/*.py')]):
+        yield from ((path, line, message) for line, message in bodies_on_the_line(path.read_text(encoding='utf-8')))
+    shell = [REPO / 'Makefile', REPO / '.ci' / 'run', REPO / '.ci' / 'execute_notebooks', *sorted(REPO.glob('slurm/*'))]
+    for path in shell:
+        yield from ((path, line, message) for line, message in long_lines(path.read_text(encoding='utf-8')))
+
+
+def problems():
+    """(file, place, message) of all that is wrong in the repository."""
+    for path in sorted(REPO.glob('nbs/**/[!.]*.ipynb')):
+        yield from ((path, place, message) for place, message in notebook_problems(path))
+    yield from library_problems()
+    yield from script_problems()
+
+
+if __name__ == '__main__':
+    found = list(problems())
+    for path, place, message in found:
+        print(f'{path.relative_to(REPO)}:{place}: {message}' if place else f'{path.relative_to(REPO)}: {message}')
+    print(f'{len(found)} problems of style' if found else 'the style is as agreed')
+    sys.exit(bool(found))

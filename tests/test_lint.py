@@ -1,0 +1,69 @@
+"""The linter of CI sees what it should, and only that."""
+import ast
+
+import pytest
+
+import lint
+
+
+@pytest.mark.parametrize('code', ['if a: b = 1', 'for x in y: print(x)', 'def f(): yield 1', 'try: f()\nexcept E: pass',
+                                  'if a:\n    b\nelse: c = 1', 'with é: f()', 'class A: x = 1'])
+def test_body_on_the_line(code):
+    """A body beside its colon is reported, once."""
+    assert len(list(lint.bodies_on_the_line(code))) == 1
+
+
+@pytest.mark.parametrize('code', ['def f(): return {1: 2}', 'if a: raise E', 'for x in y:\n    if x: continue', 'class A: pass',
+                                  'x: int = 1',
+                                  'if a:\n    b = 1  # c: d', 'f = {1: lambda: 2}'])
+def test_allowed_on_the_line(code):
+    """Return, raise, continue and pass may follow a colon; other colons do not matter."""
+    assert not list(lint.bodies_on_the_line(code))
+
+
+def test_long_lines():
+    """Rows of tables and single words are as long as they are."""
+    text = '\n'.join(['word ' * 24, 'word ' * 24 + 'x', '| cell ' * 30, 'https://example.org/' + 'x' * 120])
+    assert [line for line, _ in lint.long_lines(text)] == [2]
+
+
+def notebook(*cells, language='python'):
+    """A notebook of (kind, source, tags)."""
+    cells = [{'cell_type': kind, 'source': [text], 'metadata': {'tags': tags}} for kind, text, *tags in cells]
+    return {'metadata': {'kernelspec': {'name': 'python3', 'language': language}}, 'cells': cells}
+
+
+def test_metadata():
+    """A language, and one cell of parameters where papermill runs the notebook, else none."""
+    raw, plain, filled = ('raw', '---\nskip_exec: true\n---'), ('code', 'x = 1'), ('code', 'x = 1', 'parameters')
+    good = notebook(plain), notebook(raw, filled, plain)
+    bad = notebook(filled), notebook(raw, plain), notebook(raw, filled, filled), notebook(plain, language='')
+    assert [len(list(lint.metadata_problems(each))) for each in (*good, *bad)] == [0, 0, 1, 1, 1, 1]
+
+
+def test_code_cell():
+    """IPython's commands are read; a cell longer than a screen is reported."""
+    assert not list(lint.code_problems('%matplotlib inline\n!ls\nx = 1'))
+    assert len(list(lint.code_problems('x = 1\n' * 61))) == 1
+
+
+def test_body_size():
+    """The docstring and the signature do not count, what is nested does."""
+    code = 'def f(a,\n      b):\n    """What\n    it does."""\n    def g():\n        return a\n    return g'
+    assert lint.body_size(ast.parse(code).body[0]) == 3
+
+
+def test_functions():
+    """The median and the 90th percentile have limits of their own."""
+    assert not list(lint.function_problems([(4, 'a')] * 9 + [(11, 'b')]))
+    assert len(list(lint.function_problems([(4, 'a')] * 8 + [(12, 'b')] * 2))) == 1
+    assert len(list(lint.function_problems([(5, 'a')] * 10))) == 1
+
+
+def test_modules(tmp_path):
+    """Comments of nbdev do not count."""
+    path = tmp_path / 'module.py'
+    path.write_text('# %% ../nbs/a.ipynb 1\n' * 9 + 'x = 1\n' * 300)
+    assert not list(lint.module_problems(path))
+    path.write_text('x = 1\n' * 301)
+    assert len(list(lint.module_problems(path))) == 1
