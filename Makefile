@@ -14,9 +14,9 @@ help: ## list the targets
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-# requirements.lock names every package with its version and hash, so that everyone has the environment in which the
-# stored results were made. It covers use, development and the optional data sets: beside torch (5 GB) the rest is small.
-# torch is the CUDA build of the package index, which runs without a GPU too; its CPU build does not fit that torchvision.
+# requirements.lock names every package with its version and hash, so that everyone has the environment in which
+# the stored results were made. It covers use, development and the optional data sets: beside torch (5 GB) the rest
+# is small. torch is the CUDA build, which runs without a GPU too; its CPU build does not fit the index's torchvision.
 # What is installed is remembered in the environment, so that a second `make` starts at once.
 $(VENV)/.binenc: requirements.lock settings.ini setup.py | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock

@@ -106,7 +106,8 @@ def _fit_nodes(
         for whole, part in zip(fitted, current, strict=True):
             whole[nodes] = part
         going = ((likelihood - previous).abs() >= TOLERANCE).nonzero().squeeze(1)
-        if len(going) == 0: break
+        if len(going) == 0:
+            break
         if len(going) == len(nodes):
             going = slice(None) # all of them: nothing is copied
         nodes, active, previous = nodes[going], active[going], likelihood[going]

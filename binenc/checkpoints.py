@@ -141,7 +141,8 @@ def weight_bytes(classifier: nn.Module, run_id: str) -> bytes:
 
 def load_weights(path: Path, classifier: nn.Module) -> None:
     "Put stored weights into a classifier. Raises `UserError` naming a file that is damaged or of another network."
-    try: classifier.load_state_dict(load_file(path))
+    try:
+        classifier.load_state_dict(load_file(path))
     except Exception as error: # safetensors has its own kinds of errors
         raise UserError(f'{path} cannot be used ({type(error).__name__}: {str(error)[:80]}): '
                         'restore it, or remove its folder and repeat the run') from None

@@ -57,7 +57,8 @@ def stratified(
     if not classes <= size <= len(labels) - classes:
         raise UserError(f'{what} gives {size} of {len(labels)} images, but each part needs at least one image '
                         f'of each of the {classes} classes: choose another size')
-    try: rest, drawn = train_test_split(every, test_size=size, stratify=labels.numpy(), random_state=seed)
+    try:
+        rest, drawn = train_test_split(every, test_size=size, stratify=labels.numpy(), random_state=seed)
     except ValueError as error: raise UserError(f'{what} cannot be drawn by class: {error}') from None
     return torch.from_numpy(np.sort(rest)), torch.from_numpy(np.sort(drawn))
 

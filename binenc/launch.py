@@ -30,12 +30,15 @@ STATES = ('finished', 'running', 'queued', 'interrupted', 'failed', 'damaged', '
 def run_state(folder: RunFolder) -> tuple[str, str]: # state, and where there is one the reason
     "The state of a run by its own folder, and for failed and damaged ones a one-line reason."
     if not folder.path.is_dir(): return 'new', ''
-    try: finished = folder.metrics is not None
+    try:
+        finished = folder.metrics is not None
     except UserError as error: return 'damaged', str(error)
     if finished: return 'finished', ''
     if folder.owner: return 'running', ''
-    try: failed = read_json(folder / 'failed.json') if (folder / 'failed.json').exists() else None
-    except UserError: failed = None
+    try:
+        failed = read_json(folder / 'failed.json') if (folder / 'failed.json').exists() else None
+    except UserError:
+        failed = None
     return ('failed', str(failed.get('reason', ''))) if failed else ('interrupted', '')
 
 def states(
@@ -111,12 +114,12 @@ def short_folder() -> str:
 class LineWriter:
     "A file for papermill to write what a notebook prints to; hands it on line by line."
     name = 'output'
-    def __init__(self, say: Callable[[str], None]): self.say = say
+    def __init__(self, say: Callable[[str], None]):
+        self.say = say
 
     def write(self, text: str) -> None:
-        for line in text.splitlines():
-            if line.strip():
-                self.say(line)
+        for line in filter(str.strip, text.splitlines()):
+            self.say(line)
 
     def flush(self) -> None: pass
 
@@ -143,7 +146,8 @@ def failed(folder: RunFolder, notebook: Path, reason: str) -> UserError:
     "Record why a run failed, unless another process is computing it now; returns the error to raise."
     if not folder.owner and folder.metrics is None:
         died = reason == DEAD
-        try: write_json(folder / 'failed.json', {'reason': reason, 'notebook': notebook.name, 'died': died})
+        try:
+            write_json(folder / 'failed.json', {'reason': reason, 'notebook': notebook.name, 'died': died})
         except UserError: pass # the disk is full: the reason is raised all the same
     return UserError(f'run {folder.run.id} failed: {reason} (see {notebook})')
 
@@ -184,14 +188,16 @@ def execute_measures(
 def _run_notebook(stage: str, folder: RunFolder, parameters: dict, results_dir, data_dir, say: Callable) -> Path:
     notebook = next_notebook(folder, stage)
     places = {'results_dir': str(Path(results_dir).resolve()), 'data_dir': str(Path(data_dir).resolve())}
-    try: execute_notebook(f'{stage}.ipynb', notebook, parameters | places, say)
+    try:
+        execute_notebook(f'{stage}.ipynb', notebook, parameters | places, say)
     except UserError: raise
     except Exception as error: # papermill's, nbclient's, a full disk
         raise failed(folder, notebook, failure_reason(error)) from None
     return notebook
 
 def _make(folder: Path) -> None:
-    try: folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f'cannot make {folder} ({error.strerror}): choose another results folder') from None
 
@@ -237,15 +243,18 @@ class Sweep:
         "Ask every run to stop after its epoch; begin no other."
         self.stopping = True
         for run in self.begun - set(self.outcome):
-            try: (run_folder(run, self.results_dir) / 'stop').touch()
+            try:
+                (run_folder(run, self.results_dir) / 'stop').touch()
             except OSError: pass # its folder is not there yet: its next line asks again
 
     def compute(self, run: Run) -> None:
         "Compute one run and record how it ended."
         if self.stopping: return
         self.begun.add(run)
-        try: state, reason = self.execute(run, **self.places, say=lambda line: self.hear(run, line)), ''
-        except UserError as error: state, reason = self.failure(run, error)
+        try:
+            state, reason = self.execute(run, **self.places, say=lambda line: self.hear(run, line)), ''
+        except UserError as error:
+            state, reason = self.failure(run, error)
         self.outcome[run] = state, reason
         self.on_end(run, state, reason)
 
@@ -267,7 +276,8 @@ class Sweep:
             try:
                 while not all(f.done() for f in futures):
                     time.sleep(0.05) # signals are handled between these
-            except KeyboardInterrupt: os._exit(130) # at once: kernels see that their parent is gone, checkpoints stay
+            except KeyboardInterrupt:
+                os._exit(130) # at once: kernels see that their parent is gone, checkpoints stay
             for future in futures:
                 future.result()
             self.received = signals.received
@@ -295,7 +305,8 @@ def draw_figures(
         list(pool.map(lambda name: _draw(name, folder / 'notebooks' / name, parameters), names))
 
 def _draw(name: str, output: Path, parameters: dict) -> None:
-    try: execute_notebook(f'figures/{name}', output, parameters)
+    try:
+        execute_notebook(f'figures/{name}', output, parameters)
     except UserError: raise
     except Exception as error:
         raise UserError(f'figures/{name} failed: {failure_reason(error)} (see {output})') from None

@@ -23,12 +23,14 @@ LOCK_SECONDS = 3600 # without a sign of life, for owners on other hosts that can
 
 def process_start(pid: int) -> str | None:
     "When a process of this host started, in the kernel's ticks; None if it is gone. Tells a reused number apart."
-    try: fields = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
+    try:
+        fields = Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()
     except OSError: return None if Path('/proc/self/stat').exists() else _start_without_proc(pid)
     return None if fields[0] == 'Z' else fields[19]
 
 def _start_without_proc(pid: int) -> str | None:
-    try: os.kill(pid, 0)
+    try:
+        os.kill(pid, 0)
     except ProcessLookupError: return None
     except PermissionError: pass
     return 'unknown'
@@ -37,7 +39,8 @@ def _start_without_proc(pid: int) -> str | None:
 def job_exists(job: str) -> bool | None:
     "Whether the scheduler still runs a SLURM job; None where it cannot be asked."
     command = ['squeue', '--noheader', '--jobs', job, '--states', 'RUNNING,COMPLETING,SUSPENDED,STOPPED']
-    try: asked = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired): return None
     if asked.returncode: return False if 'Invalid job id' in asked.stderr else None
     return bool(asked.stdout.strip())
@@ -63,7 +66,8 @@ def alive(
 def owner_of(folder: Path) -> dict | None:
     "Who works in a folder, or None."
     lock = folder / 'lock'
-    try: owner, seconds = json.loads(lock.read_text()), time.time() - lock.stat().st_mtime
+    try:
+        owner, seconds = json.loads(lock.read_text()), time.time() - lock.stat().st_mtime
     except (OSError, ValueError): return None
     complete = isinstance(owner, dict) and {'host', 'pid', 'start'} <= set(owner)
     return owner if complete and alive(owner, seconds) else None
@@ -73,7 +77,8 @@ def acquire(
     what: str, # is computed there, for the message
 ) -> None:
     "Become the owner of a folder. Raises `UserError` if another process is; takes over from one that is gone."
-    try: folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f'cannot make {folder} ({error.strerror}): choose another results folder') from None
     try:
@@ -93,7 +98,8 @@ def _take(folder: Path, what: str) -> None:
 # %% ../nbs/16_locks.ipynb #ce132e13
 def renew(folder: Path) -> None:
     "Give a sign of life, for owners on hosts that cannot be asked."
-    try: os.utime(folder / 'lock')
+    try:
+        os.utime(folder / 'lock')
     except OSError: pass
 
 def release(folder: Path) -> None:

@@ -21,8 +21,8 @@ from .locks import acquire, release
 from .measures import Measure, wanted_measures
 from .models import Classifier, build_classifier
 from .store import (
-    MEASURED_BY, WEIGHTS, RunFolder, is_measured, kept_rows, resolve_experiment, run_folder, runs_with_weights,
-    stored_numbers, weights_path)
+    MEASURED_BY, WEIGHTS, RunFolder, kept_rows, resolve_experiment, run_folder, runs_with_weights, stored_numbers,
+    weights_path)
 from .training import measured_by, prepare
 
 # %% ../nbs/20_measuring.ipynb #a618b0d4
@@ -75,8 +75,10 @@ def measure_run(
     numbers = all_numbers(run, trained.classifier, trained.loaders, predictions, wanted)
     folder = run_folder(run, results_dir)
     acquire(folder.path, f'run {run.id}')
-    try: _store(folder, before, numbers, wanted, results_dir)
-    finally: release(folder.path)
+    try:
+        _store(folder, before, numbers, wanted, results_dir)
+    finally:
+        release(folder.path)
     return numbers
 
 # %% ../nbs/20_measuring.ipynb #890a2392

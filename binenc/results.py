@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from .arms import ARMS
 from .errors import UserError, unknown
-from .experiment import DEFAULTS, SELECTION, Experiment, Run, expand
+from .experiment import DEFAULTS, SELECTION, Experiment, expand
 from .files import read_json, write_bytes
 from .store import (
     HISTORY, WEIGHTS, RunFolder, experiment_folder, grown, keep_experiment, kept_rows, read_history, resolve_experiment,
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 def read_run(folder: RunFolder) -> dict:
     "One row: configuration, provenance and numbers of a run, with `finished` False if it has none."
     row = {'id': folder.run.id, **asdict(folder.run), 'finished': False}
-    try: metrics = folder.metrics
+    try:
+        metrics = folder.metrics
     except UserError as error: return row | {'problem': str(error)}
     if metrics is None: return row
     numbers = {name: math.nan if value is None else value for name, value in metrics.items()}
@@ -55,11 +56,13 @@ def kept_table(
     results_dir: str | Path = 'results',
 ) -> 'pd.DataFrame | None':
     "The finished runs in `runs.csv`; a field that is newer than the table has its default. None without a table."
+    import pandas as pd
     ids = list(kept_rows(name, results_dir))
     if not ids: return None
     table = read_csv(experiment_folder(name, results_dir) / 'runs.csv')
     table = table[table.finished.astype(bool)].assign(id=ids)
-    return table.assign(**{field: default for field, default in DEFAULTS.items() if field not in table})
+    newer = {field: [default] * len(table) for field, default in DEFAULTS.items() if field not in table}
+    return pd.concat([table, pd.DataFrame(newer, index=table.index)], axis=1)
 
 # %% ../nbs/21_results.ipynb #5a8e911f
 def collect(
@@ -163,8 +166,11 @@ def _lean(table: 'pd.DataFrame', path: Path) -> 'pd.DataFrame':
     "Without columns for fields that the stored table does not have and that are at their default in every run."
     if not path.exists(): return table
     stored = set(read_csv(path).columns)
-    same = lambda column, default: table[column].isna().all() if default is None else (table[column] == default).all()
-    return table.drop(columns=[f for f, default in DEFAULTS.items() if f not in stored and same(f, default)])
+    return table.drop(columns=[name for name in DEFAULTS if name not in stored and _at_default(table[name], name)])
+
+def _at_default(values: 'pd.Series', field: str) -> bool:
+    default = DEFAULTS[field]
+    return bool(values.isna().all() if default is None else (values == default).all())
 
 # %% ../nbs/21_results.ipynb #20621a15
 def read_arrays(path: Path) -> dict:

@@ -118,7 +118,8 @@ def _deepfool(model: Callable, x: Tensor, candidates: int, stretch: float, max_i
     steps, iterations = torch.zeros_like(x), torch.zeros(len(x), dtype=torch.int64, device=x.device)
     fooled, active = torch.zeros_like(iterations, dtype=torch.bool), torch.arange(len(x), device=x.device)
     for _ in range(max_iter):
-        if not len(active): break
+        if not len(active):
+            break
         step, found = nearest_plane_step(*linearise(model, x[active] + stretch * steps[active], classes[active]))
         steps[active] += step.view_as(x[active])
         iterations[active] += found

@@ -43,7 +43,9 @@ def _progress(run: 'Run', epoch: int) -> float:
     return epoch / max(1, run.epochs - 1)
 
 # %% ../nbs/09_schedules.ipynb #643c956a
-GAMMA_SCHEDULES = {f.__name__: f for f in (exponential, two_regimes, linear, cosine)}
+GAMMA_SCHEDULES = {
+    'exponential': exponential, 'two_regimes': two_regimes, 'linear': linear, 'cosine': cosine,
+}
 
 def gamma_at(
     run: 'Run',
@@ -71,7 +73,9 @@ def annealed(run: 'Run', epoch: int) -> float:
     return run.lr_end + (run.lr - run.lr_end) * (1 + math.cos(math.pi * progress)) / 2
 
 # %% ../nbs/09_schedules.ipynb #4e30ef26
-LR_SCHEDULES = {'constant': constant, 'step': step, 'cosine': annealed}
+LR_SCHEDULES = {
+    'constant': constant, 'step': step, 'cosine': annealed,
+}
 
 def lr_at(
     run: 'Run',

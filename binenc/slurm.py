@@ -112,23 +112,27 @@ def figures_command(s: Submission, jobs: Iterable[str]) -> list[str]:
 def scheduler(*command: str) -> str:
     "Run a command of SLURM and return what it printed. Raises `UserError` if there is none or it refuses."
     env = {k: v for k, v in os.environ.items() if k == 'SLURM_CONF' or not k.startswith(('SLURM_', 'SBATCH_'))}
-    try: done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=120)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=120)
     except FileNotFoundError: raise no_slurm(command[0]) from None
     except subprocess.TimeoutExpired:
         raise UserError(f'SLURM did not answer "{shlex.join(command)}" within two minutes: try again') from None
     if done.returncode: raise UserError(f'{command[0]} refused: {done.stderr.strip() or done.stdout.strip()}')
     return done.stdout
 
-def no_slurm(command: str) -> UserError:
+def no_slurm(command: str, experiment: str = 'EXPERIMENT') -> UserError:
     "The error where a command of SLURM is missing."
-    return UserError(f'there is no SLURM here ({command} is missing): use "binenc sweep" to run on this machine')
+    return UserError(f'there is no SLURM here ({command} is missing): '
+                     f'use "binenc sweep {experiment}" to run on this machine')
 
 def have_slurm() -> bool: return shutil.which('sbatch') is not None
 
 def max_array_size() -> int:
     "The cluster's MaxArraySize, or SLURM's default where it cannot be asked."
-    try: found = re.search(r'MaxArraySize\s*=\s*(\d+)', scheduler('scontrol', 'show', 'config'))
-    except UserError: found = None
+    try:
+        found = re.search(r'MaxArraySize\s*=\s*(\d+)', scheduler('scontrol', 'show', 'config'))
+    except UserError:
+        found = None
     return int(found[1]) if found else 1001
 
 ACTIVE = 'PENDING,RUNNING,CONFIGURING,COMPLETING,REQUEUED,REQUEUE_HOLD,SUSPENDED,STOPPED,SIGNALING' # states of jobs
@@ -224,7 +228,8 @@ def job_name() -> str:
 
 def cancelled_by_user() -> bool:
     "After a TERM: whether somebody cancelled this job, rather than the time limit or a preemption."
-    try: shown = scheduler('scontrol', 'show', 'job', '--oneliner', job_name())
+    try:
+        shown = scheduler('scontrol', 'show', 'job', '--oneliner', job_name())
     except UserError: return False
     return 'JobState=RUNNING' not in shown and not re.search(r'Reason=(TimeLimit|Preempt|NodeDown|NodeFail)', shown)
 
@@ -257,8 +262,10 @@ def run_task(
 
 def _compute(runs: list[Run], results_dir: Path, data_dir: Path) -> Sweep:
     "Compute runs side by side; what they print goes to the job's log."
-    def say(run: Run, text: str) -> None: print(f'{run.id}: {text}', flush=True)
-    def end(run: Run, state: str, reason: str) -> None: say(run, f'{state} {reason}'.rstrip())
+    def say(run: Run, text: str) -> None:
+        print(f'{run.id}: {text}', flush=True)
+    def end(run: Run, state: str, reason: str) -> None:
+        say(run, f'{state} {reason}'.rstrip())
     return Sweep(runs, results_dir, data_dir, max(1, len(runs)), say, end)()
 
 def _end_task(runs: list[Run], results_dir: Path, received: int | None) -> int: # exit code
@@ -272,8 +279,10 @@ def _end_task(runs: list[Run], results_dir: Path, received: int | None) -> int: 
         return 0 if all(state in ('finished', 'running') for state, _ in after) else 1
     print(f'{interrupted + dead} of {len(runs)} runs are not finished: '
           f'this task goes back to the queue (restart {restarts + 1})', flush=True)
-    try: scheduler('scontrol', 'requeue', job_name())
-    except UserError as error: print(error, flush=True) # SLURM has requeued it itself
+    try:
+        scheduler('scontrol', 'requeue', job_name())
+    except UserError as error:
+        print(error, flush=True) # SLURM has requeued it itself
     return 0
 
 # %% ../nbs/25_slurm.ipynb #26df6588

@@ -62,7 +62,8 @@ class RunFolder:
     @property
     def stop_requested(self) -> bool: return (self / 'stop').exists()
 
-    def renew(self) -> None: renew(self.path)
+    def renew(self) -> None:
+        renew(self.path)
 
 def run_folder(run: Run, results_dir: str | Path = 'results') -> RunFolder:
     "The folder of a run, whether it exists or not."
@@ -118,12 +119,14 @@ def kept_rows(
     table = experiment_folder(name, results_dir) / 'runs.csv'
     if not table.exists(): return {}
     rows = [row for row in _read_table(table) if row['finished'] == 'True']
-    try: renamed = bool(rows) and row_run(rows[0]).id != rows[0]['id']
+    try:
+        renamed = bool(rows) and row_run(rows[0]).id != rows[0]['id']
     except UserError as error: raise UserError(f'{table} is damaged ({error}): restore it or remove it') from None
     return {row_run(row).id if renamed else row['id']: row for row in rows}
 
 def _read_table(table: Path) -> list[dict[str, str]]:
-    try: text = table.read_text()
+    try:
+        text = table.read_text()
     except (OSError, ValueError) as error: raise UserError(f'{table} cannot be read ({error}): restore it') from None
     rows = list(csv.DictReader(io.StringIO(text)))
     if not text.endswith('\n') or not all(row.get('id') and row.get('finished') and None not in row for row in rows):

@@ -38,8 +38,10 @@ from .store import (
 def convolutions(precision: str):
     "While it lasts, convolutions on a GPU use TF32 if that is the run's precision."
     torch.backends.cudnn.allow_tf32 = precision == 'tf32'
-    try: yield
-    finally: torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = False
 
 def train_epoch(
     training: Training,
@@ -120,9 +122,11 @@ class Stopped(Exception):
 
 class Timer:
     "Says when the time since its last reset is up."
-    def __init__(self): self.since = time.monotonic()
+    def __init__(self):
+        self.since = time.monotonic()
     def due(self, seconds: float) -> bool: return time.monotonic() - self.since > seconds
-    def reset(self) -> None: self.since = time.monotonic()
+    def reset(self) -> None:
+        self.since = time.monotonic()
 
 # %% ../nbs/19_training.ipynb #115ec0d9
 def fit(
@@ -231,7 +235,7 @@ def device_name(device: torch.device) -> str:
 
 def note_few_vertices(training: Training, num_classes: int) -> None:
     "Say it where a compressed layer has fewer vertices than there are classes."
-    nodes = getattr(training.classifier.head, 'output').in_features
+    nodes = training.classifier.head.output.in_features
     if ARMS[training.run.model].compresses and 2**nodes < num_classes:
         print(f'note: {nodes} nodes have {2**nodes} vertices, fewer than the {num_classes} classes', flush=True)
 
@@ -252,7 +256,8 @@ def train(
         remove_parts(folder.path)
         record_start(folder, device_name(device))
         return _train(folder, splits, device)
-    finally: release(folder.path)
+    finally:
+        release(folder.path)
 
 def _train(folder: RunFolder, splits: dict, device: torch.device) -> dict:
     clock = Clock(read_progress(folder).get('seconds'))

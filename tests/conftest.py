@@ -1,4 +1,5 @@
 """Fixtures: the command, and one small experiment that is computed once."""
+
 import contextlib
 import io
 import shutil
@@ -16,8 +17,16 @@ EXPERIMENT = dict(experiment='tiny', replicate='0,1', lr='1e-3', **TINY)
 
 def call(*words, cwd, **options):
     """`binenc WORDS` in a process of its own, ended; output and errors as text."""
-    return subprocess.run([BINENC, *map(str, words)], cwd=cwd, env=environment(), stdin=subprocess.DEVNULL, capture_output=True,
-                          text=True, timeout=300, **options)
+    return subprocess.run(
+        [BINENC, *map(str, words)],
+        cwd=cwd,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        **options,
+    )
 
 
 @pytest.fixture(scope='session')
@@ -30,14 +39,20 @@ def binenc():
 def command(monkeypatch):
     """As `binenc`, but in this process, which spares the seconds in which a new one imports torch."""
     from binenc.cli import main
-    for name, value in environment().items(): monkeypatch.setenv(name, value)
+
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
+
     def here(*words, cwd):
         out, errors, code = io.StringIO(), io.StringIO(), 0
         monkeypatch.setattr(sys, 'argv', ['binenc', *map(str, words)])
         with contextlib.chdir(cwd), contextlib.redirect_stdout(out), contextlib.redirect_stderr(errors):
-            try: main()
-            except SystemExit as end: code = end.code or 0
+            try:
+                main()
+            except SystemExit as end:
+                code = end.code or 0
         return subprocess.CompletedProcess(words, code, out.getvalue(), errors.getvalue())
+
     return here
 
 
@@ -57,6 +72,7 @@ def tiny():
 def trained(tmp_path_factory):
     """Results folder of the run `tiny`, trained without interruption in this process."""
     from binenc.training import train
+
     folder = tmp_path_factory.mktemp('trained')
     train(Run(**TINY), folder)
     return folder
@@ -70,9 +86,11 @@ def finished(tmp_path_factory):
     """
     from binenc.experiment import EXPERIMENTS, expand, parse_settings
     from binenc.training import train
+
     folder = tmp_path_factory.mktemp('finished')
     for run in expand(EXPERIMENTS['demo'].override(**parse_settings(f'{k}={v}' for k, v in EXPERIMENT.items()))):
-        if run.replicate or run.model in ('lin_pen', 'nonlin_pen'): train(run, folder / 'results')
+        if run.replicate or run.model in ('lin_pen', 'nonlin_pen'):
+            train(run, folder / 'results')
     for words in ('sweep', 'demo', *settings(**EXPERIMENT)), ('figures', 'tiny'):
         done = call(*words, cwd=folder)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -90,5 +108,10 @@ def copy(finished, tmp_path):
 @pytest.fixture(scope='session')
 def tracked():
     """Every file of the repository that git tracks or would track."""
-    listed = subprocess.run(['git', '-C', REPO, 'ls-files', '--cached', '--others', '--exclude-standard'], capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        ['git', '-C', REPO, 'ls-files', '--cached', '--others', '--exclude-standard'],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return [path for name in sorted(set(listed.stdout.splitlines())) if (path := Path(REPO, name)).is_file()]

@@ -1,4 +1,5 @@
 """What several test files use."""
+
 import json
 import multiprocessing
 import os
@@ -14,8 +15,14 @@ from binenc.store import run_folder
 
 REPO = Path(__file__).parents[1]
 BINENC = Path(sys.executable).with_name('binenc')
-TINY = dict(epochs=4, width=8, deepfool_images=5, log_every=2) # about a second of training
-STORED = ('metrics.json', 'history.csv', 'latents.npz', 'snapshots.npz', 'weights.safetensors') # what a finished run leaves for figures
+TINY = dict(epochs=4, width=8, deepfool_images=5, log_every=2)  # about a second of training
+STORED = (
+    'metrics.json',
+    'history.csv',
+    'latents.npz',
+    'snapshots.npz',
+    'weights.safetensors',
+)  # what a finished run leaves for figures
 
 
 def settings(**values):
@@ -24,15 +31,24 @@ def settings(**values):
 
 
 def environment():
-    """This environment, with no way out to the network and one thread where a library asks for as many as there are cores."""
+    """This environment, with no way out to the network and one thread where a library asks for as many as there
+    are cores."""
     nowhere = {name: 'http://127.0.0.1:9' for name in ('http_proxy', 'https_proxy', 'HTTP_PROXY', 'HTTPS_PROXY')}
     return {**os.environ, **nowhere, 'OMP_NUM_THREADS': '1', 'PYTHONUNBUFFERED': '1'}
 
 
 def start(*words, cwd, **options):
     """`binenc WORDS` as a running process, its output in pipes."""
-    return subprocess.Popen([BINENC, *map(str, words)], cwd=cwd, env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, text=True, **options)
+    return subprocess.Popen(
+        [BINENC, *map(str, words)],
+        cwd=cwd,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
 
 
 def stored(run, results):
@@ -43,7 +59,11 @@ def stored(run, results):
 
 def contents(folder):
     """The bytes and time of change of every file below a folder."""
-    return {path.relative_to(folder): (path.read_bytes(), path.stat().st_mtime_ns) for path in sorted(Path(folder).rglob('*')) if path.is_file()}
+    return {
+        path.relative_to(folder): (path.read_bytes(), path.stat().st_mtime_ns)
+        for path in sorted(Path(folder).rglob('*'))
+        if path.is_file()
+    }
 
 
 def wait_for(condition, seconds=60, what='it'):
@@ -60,7 +80,8 @@ def read_until(process, beginning):
     lines = []
     for line in process.stdout:
         lines.append(line)
-        if line.startswith(beginning): return lines
+        if line.startswith(beginning):
+            return lines
     raise AssertionError(f'no line {beginning!r} in {"".join(lines)}{process.stderr.read()}')
 
 
@@ -82,13 +103,18 @@ def in_process(function, *args):
 
 
 def die_at_rename(number, run, results):
-    """Train, and be killed before the file operation of that number that gives a file its name; all that is stored goes through one."""
+    """Train, and be killed before the file operation of that number that gives a file its name; all that is stored
+    goes through one."""
     import binenc.training
+
     binenc.training.CHECKPOINT_SECONDS = 0
     rename, count = Path.replace, iter(range(number))
+
     def counted(path, target):
-        if next(count, None) is None: os.kill(os.getpid(), signal.SIGKILL)
+        if next(count, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
         return rename(path, target)
+
     Path.replace = counted
     binenc.training.train(run, results)
 
@@ -96,11 +122,14 @@ def die_at_rename(number, run, results):
 def train_slowly(run, results):
     """Train with a checkpoint after each epoch and a pause in it, so that a kill from outside finds any moment."""
     import binenc.training as training
+
     training.CHECKPOINT_SECONDS = 0
     epoch = training.train_epoch
+
     def slow(*args):
         epoch(*args)
         time.sleep(0.02)
+
     training.train_epoch = slow
     training.train(run, results)
 
@@ -108,7 +137,9 @@ def train_slowly(run, results):
 def exit_with_threads(run, results):
     """Train, and end with the number of threads that torch uses as the exit code."""
     import torch
+
     from binenc.training import train
+
     train(run, results)
     sys.exit(torch.get_num_threads())
 
@@ -116,11 +147,14 @@ def exit_with_threads(run, results):
 def run_notebook_here(name, output, parameters, say=None):
     """Execute a notebook's code in this process, as papermill does in a kernel; keeps no executed copy."""
     from binenc.launch import notebook_path
+
     names = {'__name__': '__notebook__'}
     for cell in json.loads(notebook_path(name).read_text())['cells']:
-        if cell['cell_type'] != 'code': continue
+        if cell['cell_type'] != 'code':
+            continue
         exec(compile(''.join(cell['source']), name, 'exec'), names)
-        if 'parameters' in cell['metadata'].get('tags', []): names |= parameters
+        if 'parameters' in cell['metadata'].get('tags', []):
+            names |= parameters
 
 
 def describe(run):
@@ -132,7 +166,9 @@ def describe(run):
 def definitions_of(name):
     """What the code of a notebook defines, executed as a module and not as the program."""
     from binenc.launch import notebook_path
+
     names = {'__name__': name}
     for cell in json.loads(notebook_path(name).read_text())['cells']:
-        if cell['cell_type'] == 'code': exec(compile(''.join(cell['source']), name, 'exec'), names)
+        if cell['cell_type'] == 'code':
+            exec(compile(''.join(cell['source']), name, 'exec'), names)
     return names

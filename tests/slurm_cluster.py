@@ -11,13 +11,21 @@ It shares nothing with a SLURM or munge that the machine may have: own key, sock
 cluster name. There is no accounting (no sacct) and no cgroup: a "GPU" is a scheduled name, held
 by /dev/null or /dev/zero, and a job is confined to nothing.
 """
-import os, random, shutil, signal, socket, subprocess, tempfile, time
+
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
 from pathlib import Path
 
 DAEMONS = "munged", "slurmctld", "slurmd"
 CLIENTS = "sbatch", "squeue", "scancel", "scontrol", "sinfo"
 NODE = "localhost"
-START_LIMIT, STOP_LIMIT = 30, 20   # s
+START_LIMIT, STOP_LIMIT = 30, 20  # s
 # sbin is not on every user's PATH; Debian keeps the daemons there
 SBIN = os.pathsep.join(["/usr/sbin", "/usr/local/sbin", "/sbin"])
 # the devices that stand in for GPUs: slurmd only asks that they exist
@@ -25,14 +33,36 @@ STAND_INS = "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"
 # unix socket names end at 107 bytes; slurmstepd's is the longest, <spool>/localhost_<job>.4294967291
 LONGEST_SPOOL = 107 - len(f"/{NODE}_1234567.4294967291")
 # the states in which SLURM has nothing more to do for a job
-ENDED = {"COMPLETED", "FAILED", "TIMEOUT", "CANCELLED", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "DEADLINE",
-         "OUT_OF_MEMORY"}
+ENDED = {
+    "COMPLETED",
+    "FAILED",
+    "TIMEOUT",
+    "CANCELLED",
+    "NODE_FAIL",
+    "PREEMPTED",
+    "BOOT_FAIL",
+    "DEADLINE",
+    "OUT_OF_MEMORY",
+}
 # name in a job's entry -> squeue's name of the field; id is "12" or "12_3", job_id that of the task alone;
 # exit_code is a wait status: 256 is exit 1, 9 is killed by SIGKILL
-FIELDS = dict(id="JobArrayID", job_id="JobID", array_job_id="ArrayJobID", array_task_id="ArrayTaskID", state="State",
-              reason="Reason", restarts="RestartCnt", exit_code="exit_code", gres="tres-per-node",
-              dependency="Dependency", time_limit="TimeLimit", comment="Comment", workdir="WorkDir", name="Name")
-SEPARATOR = "\x1f"   # in no job's name
+FIELDS = dict(
+    id="JobArrayID",
+    job_id="JobID",
+    array_job_id="ArrayJobID",
+    array_task_id="ArrayTaskID",
+    state="State",
+    reason="Reason",
+    restarts="RestartCnt",
+    exit_code="exit_code",
+    gres="tres-per-node",
+    dependency="Dependency",
+    time_limit="TimeLimit",
+    comment="Comment",
+    workdir="WorkDir",
+    name="Name",
+)
+SEPARATOR = "\x1f"  # in no job's name
 
 
 def find_program(name):
@@ -43,9 +73,12 @@ def find_program(name):
 def why_not():
     "The reason why a cluster cannot be started here, or None"
     missing = [p for p in DAEMONS + CLIENTS if find_program(p) is None]
-    if missing: return f"SLURM is not installed (missing: {', '.join(missing)}; Debian: slurm-wlm, munge)"
-    if os.geteuid() != 0: return "a SLURM that runs jobs can be started by root only"
-    if not Path("/proc/self/stat").exists(): return "SLURM needs /proc to follow a job's processes"
+    if missing:
+        return f"SLURM is not installed (missing: {', '.join(missing)}; Debian: slurm-wlm, munge)"
+    if os.geteuid() != 0:
+        return "a SLURM that runs jobs can be started by root only"
+    if not Path("/proc/self/stat").exists():
+        return "SLURM needs /proc to follow a job's processes"
 
 
 def free_ports(n):
@@ -55,17 +88,22 @@ def free_ports(n):
     for port in random.SystemRandom().sample(range(20_000, 32_000), 500):
         with socket.socket() as s:
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try: s.bind(("", port))
-            except OSError: continue
+            try:
+                s.bind(("", port))
+            except OSError:
+                continue
         found.append(port)
-        if len(found) == n: return found
+        if len(found) == n:
+            return found
     raise RuntimeError(f"fewer than {n} free ports between 20000 and 32000")
 
 
 def on_loopback(host):
     "Whether a host name means this machine's loopback address"
-    try: return socket.gethostbyname(host).startswith("127.")
-    except OSError: return False
+    try:
+        return socket.gethostbyname(host).startswith("127.")
+    except OSError:
+        return False
 
 
 def conf_text(settings):
@@ -83,62 +121,95 @@ def processes():
     "pid -> parent's pid, of all processes that live (zombies are dead)"
     found = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        try: state, parent = stat.read_text().rpartition(")")[2].split()[:2]
-        except OSError: continue   # it ended meanwhile
-        if state not in "ZX": found[int(stat.parent.name)] = int(parent)
+        try:
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+        except OSError:
+            continue  # it ended meanwhile
+        if state not in "ZX":
+            found[int(stat.parent.name)] = int(parent)
     return found
 
 
 def environ_of(pid):
     "The environment with which a process was started"
-    try: items = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    except OSError: return {}
+    try:
+        items = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return {}
     return dict(i.decode(errors="replace").split("=", 1) for i in items if b"=" in i)
 
 
 class SlurmCluster:
     "A SLURM cluster of one node, from `with` to the end of its block"
 
-    def __init__(self,
-        folder,                # everything is written here; an existing folder or one to be made
-        cpus=32,               # CPUs the node claims to have, whatever the machine has
-        gpus=2,                # stand-in GPUs, 0 to 6
-        max_array_size=1001,   # SLURM's own default: task ids end one below
-        memory=64_000,         # MB the node claims to have; nothing is enforced
-        extra_conf=None,       # dict of slurm.conf settings that win over those here
+    def __init__(
+        self,
+        folder,  # everything is written here; an existing folder or one to be made
+        cpus=32,  # CPUs the node claims to have, whatever the machine has
+        gpus=2,  # stand-in GPUs, 0 to 6
+        max_array_size=1001,  # SLURM's own default: task ids end one below
+        memory=64_000,  # MB the node claims to have; nothing is enforced
+        extra_conf=None,  # dict of slurm.conf settings that win over those here
     ):
-        if gpus > len(STAND_INS): raise ValueError(f"gpus={gpus}: there are {len(STAND_INS)} stand-in devices")
+        if gpus > len(STAND_INS):
+            raise ValueError(f"gpus={gpus}: there are {len(STAND_INS)} stand-in devices")
         self.folder = Path(folder).resolve()
         self.cpus, self.gpus, self.memory, self.max_array_size = cpus, gpus, memory, max_array_size
         self.extra_conf = dict(extra_conf or {})
-        self.conf = self.folder/"slurm.conf"
-        self.daemons = {}   # name -> Popen, in the order of their start
+        self.conf = self.folder / "slurm.conf"
+        self.daemons = {}  # name -> Popen, in the order of their start
 
     # -- the configuration
 
     def settings(self):
         "slurm.conf without nodes and partitions"
         ctld_port, slurmd_port = free_ports(2)
-        return dict(
-            ClusterName=self.name, SlurmctldHost=f"{NODE}(127.0.0.1)", SlurmUser="root", SlurmdUser="root",
-            SlurmctldPort=ctld_port, SlurmdPort=slurmd_port, CommunicationParameters=self.binding(),
-            AuthType="auth/munge", CredType="cred/munge",
-            # cred_expire is also how long a requeued job must wait: 120 s by default, 5 s the least allowed
-            AuthInfo=f"socket={self.munge_socket},cred_expire=5",
-            StateSaveLocation=self.folder/"state", SlurmdSpoolDir=self.spool,
-            SlurmctldPidFile=self.folder/"slurmctld.pid", SlurmdPidFile=self.folder/"slurmd.pid",
-            SlurmdLogFile=self.folder/"slurmd.log",   # slurmstepd's; what the daemons say is in their .out
-            SlurmctldDebug="verbose", SlurmdDebug="verbose", LogTimeFormat="iso8601_ms",
-            ProctrackType="proctrack/linuxproc", TaskPlugin="task/none", SwitchType="switch/none",
-            MpiDefault="none", JobAcctGatherType="jobacct_gather/none",
-            AccountingStorageType="accounting_storage/none", JobCompType="jobcomp/none", MailProg="/bin/true",
-            SelectType="select/cons_tres", SelectTypeParameters="CR_CPU", GresTypes="gpu",
-            # the node has the CPUs that slurm.conf says, not those that slurmd counts
-            SlurmdParameters="config_overrides", ReturnToService=2,
-            JobRequeue=1, OverTimeLimit=0, KillWait=2, MaxArraySize=self.max_array_size, MinJobAge=300,
-            # by default a job that became eligible by time is looked at once a minute
-            SchedulerType="sched/backfill", SchedulerParameters="sched_interval=1,bf_interval=1,batch_sched_delay=0",
-        ) | self.extra_conf
+        return (
+            dict(
+                ClusterName=self.name,
+                SlurmctldHost=f"{NODE}(127.0.0.1)",
+                SlurmUser="root",
+                SlurmdUser="root",
+                SlurmctldPort=ctld_port,
+                SlurmdPort=slurmd_port,
+                CommunicationParameters=self.binding(),
+                AuthType="auth/munge",
+                CredType="cred/munge",
+                # cred_expire is also how long a requeued job must wait: 120 s by default, 5 s the least allowed
+                AuthInfo=f"socket={self.munge_socket},cred_expire=5",
+                StateSaveLocation=self.folder / "state",
+                SlurmdSpoolDir=self.spool,
+                SlurmctldPidFile=self.folder / "slurmctld.pid",
+                SlurmdPidFile=self.folder / "slurmd.pid",
+                SlurmdLogFile=self.folder / "slurmd.log",  # slurmstepd's; what the daemons say is in their .out
+                SlurmctldDebug="verbose",
+                SlurmdDebug="verbose",
+                LogTimeFormat="iso8601_ms",
+                ProctrackType="proctrack/linuxproc",
+                TaskPlugin="task/none",
+                SwitchType="switch/none",
+                MpiDefault="none",
+                JobAcctGatherType="jobacct_gather/none",
+                AccountingStorageType="accounting_storage/none",
+                JobCompType="jobcomp/none",
+                MailProg="/bin/true",
+                SelectType="select/cons_tres",
+                SelectTypeParameters="CR_CPU",
+                GresTypes="gpu",
+                # the node has the CPUs that slurm.conf says, not those that slurmd counts
+                SlurmdParameters="config_overrides",
+                ReturnToService=2,
+                JobRequeue=1,
+                OverTimeLimit=0,
+                KillWait=2,
+                MaxArraySize=self.max_array_size,
+                MinJobAge=300,
+                # by default a job that became eligible by time is looked at once a minute
+                SchedulerType="sched/backfill",
+                SchedulerParameters="sched_interval=1,bf_interval=1,batch_sched_delay=0",
+            )
+            | self.extra_conf
+        )
 
     def binding(self):
         "Bind to loopback only; slurmd and slurmstepd bind to what the host's name means, which may be elsewhere"
@@ -147,29 +218,33 @@ class SlurmCluster:
     def write_conf(self):
         "slurm.conf and gres.conf; SLURM looks for the second beside the first"
         gres = f" Gres=gpu:{self.gpus}" if self.gpus else ""
-        self.conf.write_text(conf_text(self.settings()) +
-            f"NodeName={NODE} NodeAddr=127.0.0.1 CPUs={self.cpus} RealMemory={self.memory}{gres} State=UNKNOWN\n"
-            "PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP\n")
-        (self.folder/"gres.conf").write_text("".join(f"Name=gpu File={d}\n" for d in STAND_INS[:self.gpus]))
+        self.conf.write_text(
+            conf_text(self.settings())
+            + f"NodeName={NODE} NodeAddr=127.0.0.1 CPUs={self.cpus} RealMemory={self.memory}{gres} State=UNKNOWN\n"
+            "PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP\n"
+        )
+        (self.folder / "gres.conf").write_text("".join(f"Name=gpu File={d}\n" for d in STAND_INS[: self.gpus]))
 
     def make_folders(self):
         "The folder, its parts, and where its name is too long for sockets a short folder beside it"
         # a controller refuses the state of an earlier cluster
-        for part in "state", "spool": shutil.rmtree(self.folder/part, ignore_errors=True)
-        (self.folder/"state").mkdir(parents=True)
-        self.spool = self.folder/"spool"
+        for part in "state", "spool":
+            shutil.rmtree(self.folder / part, ignore_errors=True)
+        (self.folder / "state").mkdir(parents=True)
+        self.spool = self.folder / "spool"
         self.short = None
         if len(os.fsencode(self.spool)) > LONGEST_SPOOL:
             self.short = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
-            self.spool = self.short/"spool"
+            self.spool = self.short / "spool"
         self.spool.mkdir(exist_ok=True)
-        self.munge_socket = self.spool.parent/"munge.socket"
+        self.munge_socket = self.spool.parent / "munge.socket"
 
     # -- start
 
     def __enter__(self):
         reason = why_not()
-        if reason: raise RuntimeError(reason)
+        if reason:
+            raise RuntimeError(reason)
         # jobs carry the cluster's name in their environment; by it the processes they leave are found
         self.name = f"test{os.getpid()}{random.SystemRandom().randrange(10**6):06d}"
         self.make_folders()
@@ -186,12 +261,19 @@ class SlurmCluster:
 
     def start_munge(self):
         "A munge of our own: key of its own, socket in the folder"
-        key = self.folder/"munge.key"
+        key = self.folder / "munge.key"
         key.touch(0o600)
         key.write_bytes(os.urandom(64))
         # --force: munged wants a socket folder that everyone may enter, pytest's are for their owner only
-        self.start_daemon("munged", "--foreground", "--force", f"--key-file={key}", f"--socket={self.munge_socket}",
-            f"--pid-file={self.folder/'munged.pid'}", f"--seed-file={self.folder/'munged.seed'}")
+        self.start_daemon(
+            "munged",
+            "--foreground",
+            "--force",
+            f"--key-file={key}",
+            f"--socket={self.munge_socket}",
+            f"--pid-file={self.folder / 'munged.pid'}",
+            f"--seed-file={self.folder / 'munged.seed'}",
+        )
         self.until(self.munge_socket.exists, START_LIMIT, "munged has no socket")
 
     def start_daemon(self, name, *args):
@@ -199,10 +281,16 @@ class SlurmCluster:
         # a session of its own keeps it out of the terminal's Ctrl-C: it is stopped in order, by stop();
         # where the tests themselves are killed, setpriv has the kernel stop it
         with_us = [setpriv, "--pdeathsig", "TERM"] if (setpriv := find_program("setpriv")) else []
-        with (self.folder/f"{name}.out").open("wb") as out:
-            self.daemons[name] = subprocess.Popen([*with_us, find_program(name), *map(str, args)],
-                env=self.environment(), stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=self.folder,
-                start_new_session=True)
+        with (self.folder / f"{name}.out").open("wb") as out:
+            self.daemons[name] = subprocess.Popen(
+                [*with_us, find_program(name), *map(str, args)],
+                env=self.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                cwd=self.folder,
+                start_new_session=True,
+            )
 
     def wait_idle(self):
         "Until the node takes jobs"
@@ -224,7 +312,7 @@ class SlurmCluster:
 
     def log_tails(self):
         "The ends of all logs"
-        return "\n".join(tail(p) for p in [*sorted(self.folder.glob("*.out")), self.folder/"slurmd.log"])
+        return "\n".join(tail(p) for p in [*sorted(self.folder.glob("*.out")), self.folder / "slurmd.log"])
 
     # -- stop
 
@@ -234,14 +322,19 @@ class SlurmCluster:
     def stop(self):
         "Cancel the jobs, stop the daemons, and make sure that no process of the cluster lives"
         try:
-            if {"slurmctld", "slurmd"} <= set(self.daemons): self.cancel_all()
-        except RuntimeError: pass   # the controller does not answer; what follows is less polite and does without it
+            if {"slurmctld", "slurmd"} <= set(self.daemons):
+                self.cancel_all()
+        except RuntimeError:
+            pass  # the controller does not answer; what follows is less polite and does without it
         finally:
-            for name in ("slurmctld", "slurmd"): self.stop_daemon(name)   # now nothing new starts
+            for name in ("slurmctld", "slurmd"):
+                self.stop_daemon(name)  # now nothing new starts
             left = self.kill_leftovers()
             self.stop_daemon("munged")
-            if self.short: shutil.rmtree(self.short, ignore_errors=True)
-        if left: raise RuntimeError(f"processes of {self.folder} cannot be ended: {left}")
+            if self.short:
+                shutil.rmtree(self.short, ignore_errors=True)
+        if left:
+            raise RuntimeError(f"processes of {self.folder} cannot be ended: {left}")
 
     def cancel_all(self):
         "Cancel every job and give them the time to clean up that a cluster gives (KillWait)"
@@ -254,18 +347,24 @@ class SlurmCluster:
     def stop_daemon(self, name):
         "End a daemon that we started and wait for it"
         daemon = self.daemons.pop(name, None)
-        if daemon is None: return
+        if daemon is None:
+            return
         daemon.terminate()
-        try: daemon.wait(STOP_LIMIT)
+        try:
+            daemon.wait(STOP_LIMIT)
         except subprocess.TimeoutExpired:
-            os.killpg(daemon.pid, signal.SIGKILL)   # with its helpers: the session is its own
+            os.killpg(daemon.pid, signal.SIGKILL)  # with its helpers: the session is its own
             daemon.wait()
 
     def is_ours(self, pid):
         "Whether a process is this cluster's slurmstepd, or carries a job's environment of this cluster"
-        try: stepd = (Path(f"/proc/{pid}/comm").read_text().strip() == "slurmstepd"
-                      and Path(f"/proc/{pid}/cwd").resolve() == self.folder)   # inherited from slurmd
-        except OSError: return False
+        try:
+            stepd = (
+                Path(f"/proc/{pid}/comm").read_text().strip() == "slurmstepd"
+                and Path(f"/proc/{pid}/cwd").resolve() == self.folder
+            )  # inherited from slurmd
+        except OSError:
+            return False
         # the name is set in jobs only: what a test itself starts with `env` has SLURM_CONF alone
         return stepd or environ_of(pid).get("SLURM_CLUSTER_NAME") == self.name
 
@@ -273,7 +372,8 @@ class SlurmCluster:
         "Processes of jobs: slurmstepd, all below it, and all that bear the cluster's name"
         parents = processes()
         found = {pid for pid in parents if self.is_ours(pid)}
-        while more := {pid for pid, parent in parents.items() if parent in found} - found: found |= more
+        while more := {pid for pid, parent in parents.items() if parent in found} - found:
+            found |= more
         return found - {os.getpid()}
 
     def kill_leftovers(self):
@@ -281,8 +381,10 @@ class SlurmCluster:
         end = time.monotonic() + STOP_LIMIT
         while (left := self.leftovers()) and time.monotonic() < end:
             for pid in left:
-                try: os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError: pass
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
             time.sleep(0.05)
         return left
 
@@ -300,8 +402,9 @@ class SlurmCluster:
 
     def run(self, *cmd, check=True, env=None, **kwargs):
         "subprocess.run on this cluster: text, output captured, an error where it fails; env is added"
-        done = subprocess.run([str(c) for c in cmd], text=True, capture_output=True,
-                              env=self.environment() | (env or {}), **kwargs)
+        done = subprocess.run(
+            [str(c) for c in cmd], text=True, capture_output=True, env=self.environment() | (env or {}), **kwargs
+        )
         if check and done.returncode:
             raise RuntimeError(f"{' '.join(map(str, cmd))}: exit {done.returncode}\n{done.stdout}{done.stderr}")
         return done

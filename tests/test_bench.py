@@ -1,4 +1,6 @@
-"""Every row of the benchmark on tiny data: ours and the baseline give the same answer, and what is written can be read."""
+"""Every row of the benchmark on tiny data: ours and the baseline give the same answer, and what is written can be
+read."""
+
 import json
 import math
 
@@ -24,12 +26,15 @@ def test_row(name, tmp_path):
 
 def test_what_is_written(tmp_path, monkeypatch):
     """The file of a machine collects its rows; those of another machine are replaced."""
-    def toy(device, quick): return BENCH['Case'](lambda: 1, lambda: 1, lambda ours, baseline: ours == baseline)
-    rows = {name: BENCH['Row'](name, 'the same', toy, {device: 0. for device in ('cpu', 'cuda')}) for name in 'ab'}
+
+    def toy(device, quick):
+        return BENCH['Case'](lambda: 1, lambda: 1, lambda ours, baseline: ours == baseline)
+
+    rows = {name: BENCH['Row'](name, 'the same', toy, {device: 0.0 for device in ('cpu', 'cuda')}) for name in 'ab'}
     monkeypatch.setitem(BENCH, 'ROWS', rows)
     bench(['a'], results_dir=tmp_path, say=lambda line: None)
     result = bench(['b'], results_dir=tmp_path, say=lambda line: None)
-    path, = (tmp_path / 'bench').glob('*.json')
+    (path,) = (tmp_path / 'bench').glob('*.json')
     assert json.loads(path.read_text()) == result and list(result['rows']) == ['a', 'b']
     assert all(row['same'] and row['reached'] and row['date'] for row in result['rows'].values())
     assert path.with_suffix('.md').read_text() == bench_table(result)
@@ -39,11 +44,15 @@ def test_what_is_written(tmp_path, monkeypatch):
 
 def test_unknown_row(tmp_path):
     """The error names the closest."""
-    with pytest.raises(UserError, match="did you mean 'collapse'"): bench(['colapse'], results_dir=tmp_path)
+    with pytest.raises(UserError, match="did you mean 'collapse'"):
+        bench(['colapse'], results_dir=tmp_path)
 
 
 def test_wrong_answer_is_seen(monkeypatch):
     """A baseline that differs is reported."""
-    def wrong(z, y): return BENCH['collapse_metrics'](1.1 * z + z[0], y.flip(0))
+
+    def wrong(z, y):
+        return BENCH['collapse_metrics'](1.1 * z + z[0], y.flip(0))
+
     monkeypatch.setitem(BENCH, 'explicit_collapse', wrong)
     assert bench(['collapse'], rounds=1, say=lambda line: None, quick=True)['rows']['collapse']['same'] is False

@@ -1,4 +1,5 @@
 """The check of the chapters' outputs sees what differs, and only that."""
+
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
@@ -37,14 +38,16 @@ def test_another_output(committed):
 def test_failing_cell(committed):
     """An error is one finding, and names itself."""
     committed.write_text(committed.read_text().replace('print(1 + 1)', '1 / 0'))
-    found, = check_outputs.check(committed)
+    (found,) = check_outputs.check(committed)
     assert 'ZeroDivisionError' in found
 
 
 def test_pictures_do_not_count():
     """Neither the bytes of a picture nor the size that is printed with it."""
+
     def cell(picture, size):
         data = {'image/png': picture, 'text/plain': f'<Figure {size}>'}
         return new_code_cell('x', outputs=[new_output('display_data', data)])
+
     before, now = (new_notebook(cells=[cell(*what)]) for what in (('a', 1), ('b', 2)))
     assert not list(check_outputs.differences(before, now))

@@ -1,4 +1,5 @@
 """Data sets as they lie on disk, and what the loaders make of them."""
+
 import gzip
 import pickle
 import struct
@@ -10,7 +11,7 @@ import scipy.io
 import torch
 from PIL import Image
 from scipy import stats
-from torchvision import datasets, transforms
+from torchvision import transforms
 
 from binenc.data import DeviceLoader, ImageData, load_data, load_splits, make_loaders, random_crop_flip
 from binenc.datasets import DEBIAN_FASHION, dataset_info, read_idx
@@ -36,11 +37,12 @@ def write_folder(path, shape, names=('b', 'a'), per_class=3):
 
 # ---- image folders
 
+
 @pytest.mark.parametrize('shape', [(6, 6), (5, 9), (6, 6, 3), (9, 5, 3)], ids=str)
 def test_folder(tmp_path, shape):
     """Grey, colour and not square: the pixels of the files, in sorted order of class and name, twice the same."""
     written = write_folder(tmp_path / 'pets', shape)
-    for _ in range(2): # the second time from what was decoded
+    for _ in range(2):  # the second time from what was decoded
         for split in 'train', 'test':
             loaded = load_data('folder:pets', tmp_path, split)
             files = [tmp_path / 'pets' / split / name / f'{i}.png' for name in ('a', 'b') for i in range(3)]
@@ -52,8 +54,11 @@ def test_folder(tmp_path, shape):
 def test_folder_not_square_trains(tmp_path):
     """Such images go through augmentation, training and DeepFool."""
     from binenc.training import train
+
     write_folder(tmp_path / 'pets', (16, 9, 3), per_class=8)
-    run = Run(dataset='folder:pets', epochs=1, batch_size=5, width=4, backbone='resnet8', augment=True, deepfool_images=3)
+    run = Run(
+        dataset='folder:pets', epochs=1, batch_size=5, width=4, backbone='resnet8', augment=True, deepfool_images=3
+    )
     assert 0 <= train(run, tmp_path / 'results', tmp_path)['test_accuracy'] <= 1
 
 
@@ -75,7 +80,7 @@ def test_decoded_images_that_are_damaged_are_made_again(tmp_path):
     """What was kept is a convenience: a broken file of it costs nothing."""
     write_folder(tmp_path / 'pets', (6, 6))
     before = load_data('folder:pets', tmp_path).images
-    kept, = (tmp_path / '.decoded').glob('pets-train-*.npy')
+    (kept,) = (tmp_path / '.decoded').glob('pets-train-*.npy')
     whole = kept.read_bytes()
     for content in b'', whole[:-10], b'nonsense':
         kept.write_bytes(content)
@@ -87,14 +92,16 @@ def test_two_processes_load_a_folder_at_a_time(tmp_path):
     """Both succeed, and what is kept is whole."""
     write_folder(tmp_path / 'pets', (32, 32, 3), per_class=200)
     processes = [in_process(load_data, 'folder:pets', tmp_path) for _ in range(3)]
-    for process in processes: process.join(60)
+    for process in processes:
+        process.join(60)
     assert [process.exitcode for process in processes] == [0, 0, 0]
-    kept, = (tmp_path / '.decoded').glob('*.npy')
+    (kept,) = (tmp_path / '.decoded').glob('*.npy')
     assert torch.equal(torch.from_numpy(np.load(kept)), load_data('folder:pets', tmp_path).images)
     assert not list((tmp_path / '.decoded').glob('*.part'))
 
 
 # ---- named data sets
+
 
 def idx(array):
     """The bytes of an array in MNIST's format."""
@@ -108,7 +115,7 @@ def test_fashion_mnist_from_debian(tmp_path):
         loaded = load_data('fashion-mnist', tmp_path, split)
         assert loaded.images.shape == (number, 1, 28, 28) and loaded.images.dtype == torch.uint8
         assert loaded.labels.bincount().tolist() == [number // 10] * 10
-    assert loaded.classes[9] == 'Ankle boot' and loaded.labels[:3].tolist() == [9, 2, 1] # as published
+    assert loaded.classes[9] == 'Ankle boot' and loaded.labels[:3].tolist() == [9, 2, 1]  # as published
     assert dataset_info('fashion-mnist').place(tmp_path) == str(DEBIAN_FASHION) and not list(tmp_path.iterdir())
 
 
@@ -118,11 +125,21 @@ def test_idx(tmp_path):
     path.write_bytes(gzip.compress(idx(array)))
     assert np.array_equal(read_idx(path), array)
     whole = path.read_bytes()
-    for content in (b'', whole[:20], whole[:-12], b'not gzip', gzip.compress(b''), gzip.compress(idx(array)[:-1]), gzip.compress(idx(array)[:6])):
+    for content in (
+        b'',
+        whole[:20],
+        whole[:-12],
+        b'not gzip',
+        gzip.compress(b''),
+        gzip.compress(idx(array)[:-1]),
+        gzip.compress(idx(array)[:6]),
+    ):
         path.write_bytes(content)
-        with pytest.raises(UserError, match='x-idx3-ubyte.gz is damaged .*fetch it again'): read_idx(path)
+        with pytest.raises(UserError, match='x-idx3-ubyte.gz is damaged .*fetch it again'):
+            read_idx(path)
     path.unlink()
-    with pytest.raises(UserError, match='x-idx3-ubyte.gz'): read_idx(path)
+    with pytest.raises(UserError, match='x-idx3-ubyte.gz'):
+        read_idx(path)
 
 
 def write_mnist(root, images, labels):
@@ -149,10 +166,13 @@ def test_mnist_through_torchvision(tmp_path):
     write_mnist(tmp_path, images, labels)
     for split in 'train', 'test':
         loaded = load_data('mnist', tmp_path, split)
-        assert torch.equal(loaded.images, torch.from_numpy(images)[:, None]) and loaded.labels.tolist() == labels.tolist()
+        assert (
+            torch.equal(loaded.images, torch.from_numpy(images)[:, None]) and loaded.labels.tolist() == labels.tolist()
+        )
         assert loaded.labels.dtype == torch.int64 and loaded.classes[3] == '3 - three'
     (tmp_path / 'MNIST' / 'raw' / 'train-images-idx3-ubyte').write_bytes(idx(images)[:-100])
-    with pytest.raises(UserError, match='MNIST'): load_data('mnist', tmp_path)
+    with pytest.raises(UserError, match='MNIST'):
+        load_data('mnist', tmp_path)
 
 
 def test_cifar_through_torchvision(tmp_path, monkeypatch):
@@ -170,10 +190,13 @@ def test_cifar_through_torchvision(tmp_path, monkeypatch):
 def test_svhn_through_torchvision(tmp_path, monkeypatch):
     """Matlab's files give colour images, channel first; the digit 0, which they call 10, is class 0."""
     images = DRAW.integers(0, 256, (32, 32, 3, 4), np.uint8)
-    for split in 'train', 'test': scipy.io.savemat(tmp_path / f'{split}_32x32.mat', {'X': images, 'y': np.array([[10], [1], [2], [9]])})
+    for split in 'train', 'test':
+        scipy.io.savemat(tmp_path / f'{split}_32x32.mat', {'X': images, 'y': np.array([[10], [1], [2], [9]])})
     monkeypatch.setattr('torchvision.datasets.svhn.check_integrity', lambda path, md5=None: True)
     loaded = load_data('svhn', tmp_path)
-    assert torch.equal(loaded.images, torch.from_numpy(images.transpose(3, 2, 0, 1).copy())) and loaded.labels.tolist() == [0, 1, 2, 9]
+    assert torch.equal(
+        loaded.images, torch.from_numpy(images.transpose(3, 2, 0, 1).copy())
+    ) and loaded.labels.tolist() == [0, 1, 2, 9]
 
 
 def test_digits():
@@ -187,8 +210,10 @@ def test_digits():
 
 # ---- splits
 
+
 def test_validation_split():
-    """Every class in proportion; drawn anew by each replicate, and the same for all else; a part of the training images."""
+    """Every class in proportion; drawn anew by each replicate, and the same for all else; a part of the training
+    images."""
     whole, run = load_data('digits'), Run(val_fraction=0.2)
     splits = load_splits(run)
     assert len(splits['val']) == 287 and len(splits['train']) == 1437 - 287
@@ -196,8 +221,10 @@ def test_validation_split():
     assert (share - 0.2).abs().max() < 0.01
     both = torch.cat([splits[s].images for s in ('train', 'val')]).flatten(1)
     assert torch.equal(both.unique(dim=0), whole.images.flatten(1).unique(dim=0))
-    same = load_splits(replace(run, lr=1., model='no_pen', epochs=7))
-    assert torch.equal(same['val'].images, splits['val'].images) and torch.equal(same['train'].labels, splits['train'].labels)
+    same = load_splits(replace(run, lr=1.0, model='no_pen', epochs=7))
+    assert torch.equal(same['val'].images, splits['val'].images) and torch.equal(
+        same['train'].labels, splits['train'].labels
+    )
     assert not torch.equal(load_splits(replace(run, replicate=1))['val'].images, splits['val'].images)
     assert torch.equal(load_splits(replace(run, replicate=1))['test'].images, splits['test'].images)
 
@@ -206,15 +233,23 @@ def test_train_images():
     """That many, every class in proportion, from what validation leaves."""
     splits = load_splits(Run(train_images=200, val_fraction=0.1))
     assert len(splits['train']) == 200 and splits['train'].labels.bincount().min() >= 19 and len(splits['val']) == 144
-    rows = lambda s: {tuple(row) for row in splits[s].images.flatten(1).tolist()}
+    def rows(split):
+        return {tuple(row) for row in splits[split].images.flatten(1).tolist()}
+
     assert not rows('train') & rows('val')
 
 
 # ---- augmentation
 
+
 def numbered(n, channels=1, size=16):
     """n copies of an image in which every pixel has its own value, so that a shift and a mirroring can be read off."""
-    return torch.arange(1, size * size + 1, dtype=torch.float32).view(1, 1, size, size).expand(n, channels, size, size).contiguous()
+    return (
+        torch.arange(1, size * size + 1, dtype=torch.float32)
+        .view(1, 1, size, size)
+        .expand(n, channels, size, size)
+        .contiguous()
+    )
 
 
 def read_off(images, inside, size=16):
@@ -227,14 +262,18 @@ def read_off(images, inside, size=16):
 
 
 def test_augmentation_draws_are_uniform_and_independent():
-    """Offsets from -2 to 2 and mirroring, each image its own: all 50 combinations alike often, neighbours in a batch unrelated."""
+    """Offsets from -2 to 2 and mirroring, each image its own: all 50 combinations alike often, neighbours in a
+    batch unrelated."""
     generator = torch.Generator().manual_seed(0)
-    rows, cols, mirrored = (torch.cat(part) for part in zip(*(
-        read_off(*random_crop_flip(numbered(1000), 2, True, generator)) for _ in range(40))))
+    rows, cols, mirrored = (
+        torch.cat(part)
+        for part in zip(*(read_off(*random_crop_flip(numbered(1000), 2, True, generator)) for _ in range(40)))
+    )
     assert rows.unique().tolist() == cols.unique().tolist() == [-2, -1, 0, 1, 2]
     combined = ((rows + 2) * 5 + cols + 2) * 2 + mirrored
     assert stats.chisquare(combined.long().bincount(minlength=50)).pvalue > 1e-3
-    for values in rows, cols, mirrored.float(): assert abs(np.corrcoef(values[:-1], values[1:])[0, 1]) < 0.02
+    for values in rows, cols, mirrored.float():
+        assert abs(np.corrcoef(values[:-1], values[1:])[0, 1]) < 0.02
 
 
 def test_augmentation_without_flip():
@@ -244,28 +283,37 @@ def test_augmentation_without_flip():
 
 
 def test_augmentation_is_torchvision_s():
-    """The same set of pictures, each as often, as torchvision's flip and padded crop (the last after normalisation, so 0 where padding shows)."""
+    """The same set of pictures, each as often, as torchvision's flip and padded crop (the last after
+    normalisation, so 0 where padding shows)."""
     torch.manual_seed(0)
     image = numbered(1, 3, 8)[0]
     theirs = transforms.Compose([transforms.RandomHorizontalFlip(), transforms.RandomCrop(8, padding=1)])
     count = 6000
     expected = torch.stack([theirs(image) for _ in range(count)])
-    images, inside = random_crop_flip(image.expand(count, 3, 8, 8).contiguous(), 1, True, torch.Generator().manual_seed(1))
+    images, inside = random_crop_flip(
+        image.expand(count, 3, 8, 8).contiguous(), 1, True, torch.Generator().manual_seed(1)
+    )
     pictures, which = torch.cat([expected, images * inside]).flatten(1).unique(dim=0, return_inverse=True)
     assert len(pictures) == 3 * 3 * 2
     table = torch.stack([which[:count].bincount(minlength=18), which[count:].bincount(minlength=18)])
     assert stats.chi2_contingency(table).pvalue > 1e-3
 
 
-@pytest.mark.parametrize('name, flip', [('digits', False), ('svhn', False), ('mnist', False), ('cifar10', True), ('folder:pets', True)])
+@pytest.mark.parametrize(
+    'name, flip', [('digits', False), ('svhn', False), ('mnist', False), ('cifar10', True), ('folder:pets', True)]
+)
 def test_who_is_mirrored(name, flip):
     """Digits of any kind are not; only the training split is augmented."""
-    splits = {split: ImageData(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.arange(4), tuple('abcd')) for split in ('train', 'test')}
+    splits = {
+        split: ImageData(torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.arange(4), tuple('abcd'))
+        for split in ('train', 'test')
+    }
     loaders = make_loaders(Run(dataset=name, augment=True), splits, 'cpu')
     assert loaders['train'].flip is flip and loaders['train'].augment and not loaders['test'].augment
 
 
 # ---- loaders
+
 
 @pytest.fixture
 def loader():
@@ -287,9 +335,12 @@ def test_batches_cover_everything_once(loader):
 
 def test_order_is_a_function_of_seed_and_epoch(loader):
     """The same again, whatever was drawn before; another for another epoch or seed."""
-    order = lambda epoch: torch.cat([x[:, 0, 0, 0] for x, _ in loader.shuffled(epoch)])
+    def order(epoch):
+        return torch.cat([x[:, 0, 0, 0] for x, _ in loader.shuffled(epoch)])
+
     first = order(3)
-    torch.rand(10); order(0)
+    torch.rand(10)
+    order(0)
     assert torch.equal(order(3), first) and not torch.equal(order(4), first)
     loader.seed = 6
     assert not torch.equal(order(3), first)
@@ -300,6 +351,7 @@ def test_augmented_batches_are_a_function_of_seed_and_epoch():
     splits = load_splits(Run(train_images=100))
     first, second = (make_loaders(Run(augment=True, batch_size=32), splits, 'cpu')['train'] for _ in range(2))
     list(second.shuffled(0))
-    for (a, _), (b, _) in zip(first.shuffled(2), second.shuffled(2)): assert torch.equal(a, b)
+    for (a, _), (b, _) in zip(first.shuffled(2), second.shuffled(2)):
+        assert torch.equal(a, b)
     plain = torch.cat([x for x, _ in first.in_order()])
     assert abs(plain.mean()) < 1e-4 and abs(plain.std() - 1) < 1e-3

@@ -1,4 +1,5 @@
 """From the sweep to the figures, as someone who uses the command sees it."""
+
 import re
 import shutil
 import signal
@@ -8,14 +9,23 @@ import pandas as pd
 import pytest
 
 from binenc.experiment import EXPERIMENTS, expand
-from binenc.store import run_folder, store_experiment, stored_experiment
-from helpers import TINY, contents, settings, start, stored, wait_for
+from binenc.store import keep_experiment, run_folder, stored_experiment
+from helpers import STORED, TINY, contents, run_notebook_here, settings, start, stored, wait_for
 
-FIGURES = ['codes', 'figure1_binarity', 'figure2_histograms', 'figure3_encoding', 'figure4_within_class', 'figure5_accuracy', 'overview']
+FIGURES = [
+    'codes',
+    'figure1_binarity',
+    'figure2_histograms',
+    'figure3_encoding',
+    'figure4_within_class',
+    'figure5_accuracy',
+    'overview',
+]
 TABLES = ['overview_code', 'overview_performance', 'table1_accuracy', 'table2_auroc', 'table3_perturbation']
 
 
-def runs_of(folder): return expand(stored_experiment('tiny', folder / 'results'))
+def runs_of(folder):
+    return expand(stored_experiment('tiny', folder / 'results'))
 
 
 def test_sweep_says_what_it_does(finished):
@@ -28,13 +38,14 @@ def test_a_run_leaves_what_the_design_promises(finished):
     """Configuration with provenance, history, numbers and latents of each run; no checkpoint, lock or failure."""
     for run in runs_of(finished):
         names = {path.name for path in run_folder(run, finished / 'results').path.iterdir()}
-        assert {'run.json', 'history.csv', 'metrics.json', 'latents.npz', 'progress.json'} <= names
+        assert {'run.json', 'progress.json', *STORED} <= names
         assert not [n for n in names if n.startswith(('checkpoint', 'lock', 'stop', 'failed'))], names
 
 
 def test_the_notebook_computes_what_the_library_does(finished, tmp_path):
     """A run through papermill stores the bytes of `binenc.training.train`."""
     from binenc.training import train
+
     for run in [run for run in runs_of(finished) if (run_folder(run, finished / 'results') / 'train-1.ipynb').exists()]:
         train(run, tmp_path)
         assert stored(run, finished / 'results') == stored(run, tmp_path)
@@ -48,17 +59,12 @@ def test_sweep_again_does_nothing(command, copy):
     assert contents(copy / 'results' / 'tiny' / 'runs') == before
 
 
-def test_finished_sweep_is_remembered(command, copy):
-    """A sweep that finds nothing to do, say with its runs copied here, still tells `figures` which experiment there is."""
-    (copy / 'results' / 'tiny' / 'experiment.json').unlink()
-    assert command('sweep', 'demo', *settings(experiment='tiny', replicate='0,1', lr='1e-3', **TINY), cwd=copy).returncode == 0
-    assert command('status', 'tiny', cwd=copy).returncode == 0
-
-
 def test_status(command, finished):
     """All runs are counted as finished."""
     done = command('status', 'tiny', cwd=finished)
-    assert done.returncode == 0 and 'tiny: 8 runs' in done.stdout and re.search(r'finished +8\b', done.stdout), done.stdout
+    assert done.returncode == 0 and 'tiny: 8 runs' in done.stdout and re.search(r'finished +8\b', done.stdout), (
+        done.stdout
+    )
     assert not re.search(r'failed|damaged|running|new', done.stdout), done.stdout
 
 
@@ -70,7 +76,10 @@ def test_every_figure_and_table_is_there(finished):
         assert (folder / 'figures' / f'{name}.png').read_bytes().startswith(b'\x89PNG')
     for name in TABLES:
         table, text = pd.read_csv(folder / 'tables' / f'{name}.csv'), (folder / 'tables' / f'{name}.md').read_text()
-        assert list(table.model.unique()) == ['BinEnc', 'LinPen', 'NonlinPen', 'NoPen'] and (table.n[table.metric != 'distance of peaks'] == 2).all()
+        assert (
+            list(table.model.unique()) == ['BinEnc', 'LinPen', 'NonlinPen', 'NoPen']
+            and (table.n[table.metric != 'distance of peaks'] == 2).all()
+        )
         assert 'best validation accuracy' in text and 'missing' not in text
         assert name in said and text.splitlines()[2] in said
     codes = pd.read_csv(folder / 'tables' / 'codes_tiny.csv')
@@ -81,20 +90,27 @@ def test_table_is_the_mean_of_the_runs(finished):
     """Table 1, computed here from the runs' own files."""
     table = pd.read_csv(finished / 'results' / 'tiny' / 'tables' / 'table1_accuracy.csv')
     shown = table[(table.model == 'NoPen') & (table.metric == 'test accuracy')].iloc[0]
-    values = pd.Series([run_folder(r, finished / 'results').metrics['test_accuracy'] for r in runs_of(finished) if r.model == 'no_pen'])
+    values = pd.Series(
+        [run_folder(r, finished / 'results').metrics['test_accuracy'] for r in runs_of(finished) if r.model == 'no_pen']
+    )
     assert shown['mean'] == pytest.approx(values.mean()) and shown['std'] == pytest.approx(values.std())
 
 
 def pictures_and_tables(folder):
     """Bytes of all figures and tables."""
-    return {path.relative_to(folder): path.read_bytes() for part in ('figures', 'tables') for path in sorted((folder / part).iterdir())}
+    return {
+        path.relative_to(folder): path.read_bytes()
+        for part in ('figures', 'tables')
+        for path in sorted((folder / part).iterdir())
+    }
 
 
 def test_figures_without_the_runs(binenc, copy):
     """What is committed is enough to draw everything again, to the byte."""
     folder = copy / 'results' / 'tiny'
     before = pictures_and_tables(folder)
-    for part in 'runs', 'figures', 'tables', 'notebooks': shutil.rmtree(folder / part)
+    for part in 'runs', 'figures', 'tables', 'notebooks':
+        shutil.rmtree(folder / part)
     done = binenc('figures', 'tiny', cwd=copy)
     assert done.returncode == 0, done.stderr
     assert pictures_and_tables(folder) == before
@@ -104,10 +120,13 @@ def test_missing_run_is_named(command, draw_here, copy):
     """A run that was deleted is not in the tables, and both they and the command say so."""
     gone = runs_of(copy)[-1]
     shutil.rmtree(run_folder(gone, copy / 'results').path)
-    (copy / 'results' / 'tiny' / 'runs.csv').unlink() # in which its numbers are kept
+    (copy / 'results' / 'tiny' / 'runs.csv').unlink()  # in which its numbers are kept
     done = command('figures', 'tiny', cwd=copy)
     assert done.returncode == 0 and 'tiny: 1 of 8 runs are missing' in done.stdout, done.stderr
-    for name in TABLES: assert f'1 of 8 runs are missing: {gone.id}' in (copy / 'results' / 'tiny' / 'tables' / f'{name}.md').read_text()
+    for name in TABLES:
+        assert (
+            f'1 of 8 runs are missing: {gone.id}' in (copy / 'results' / 'tiny' / 'tables' / f'{name}.md').read_text()
+        )
     table = pd.read_csv(copy / 'results' / 'tiny' / 'tables' / 'table1_accuracy.csv')
     assert table[table.model == 'NoPen'].n.eq(1).all() and table[table.model == 'BinEnc'].n.eq(2).all()
 
@@ -115,10 +134,14 @@ def test_missing_run_is_named(command, draw_here, copy):
 def add_experiment(folder):
     """A second experiment, `other`, of two models, selected by the test images. Returns it."""
     from binenc.training import train
-    other = EXPERIMENTS['demo'].override(experiment='other', model=['bin_enc', 'no_pen'], lr=1e-2, replicate=0, **{**TINY, 'nodes': 6})
+
+    other = EXPERIMENTS['demo'].override(
+        experiment='other', model=['bin_enc', 'no_pen'], lr=1e-2, replicate=0, **{**TINY, 'nodes': 6}
+    )
     other = replace(other, title='Other', selection='test')
-    for run in expand(other): train(run, folder / 'results')
-    store_experiment(other, folder / 'results')
+    for run in expand(other):
+        train(run, folder / 'results')
+    keep_experiment(other, folder / 'results')
 
 
 def test_two_experiments_as_columns(command, draw_here, copy):
@@ -132,34 +155,84 @@ def test_two_experiments_as_columns(command, draw_here, copy):
     assert list(table.experiment.unique()) == ['Digits', 'Other']
     assert list(table[table.experiment == 'Other'].model.unique()) == ['BinEnc', 'NoPen']
     text = (folder / 'tables' / 'table1_accuracy.md').read_text()
-    assert 'Digits: learning rate with the best validation accuracy' in text and 'Other: learning rate with the best test accuracy' in text
+    assert (
+        'Digits: learning rate with the best validation accuracy' in text
+        and 'Other: learning rate with the best test accuracy' in text
+    )
     assert len(pd.read_csv(folder / 'tables' / 'codes_other.csv').filter(like='bit ').columns) == 6
 
 
 def test_experiments_of_one_title_stay_apart(copy):
     """The same data set twice: each has rows, a column and a title of its own."""
-    from binenc import figures
+    from binenc import figures, summaries
+
     add_experiment(copy)
     path = copy / 'results' / 'other' / 'experiment.json'
     path.write_text(path.read_text().replace('"Other"', '"Digits"'))
-    results = figures.Results(['tiny', 'other'], copy / 'results')
-    assert list(figures.claims_table(results))[1:] == ['Digits (tiny)', 'Digits (other)']
-    assert figures.as_markdown(figures.accuracy_table(results), []).count('| NoPen |') == 2
+    results = figures.StoredResults(['tiny', 'other'], copy / 'results')
+    assert list(summaries.claims_table(results))[1:] == ['Digits (tiny)', 'Digits (other)']
+    assert summaries.as_markdown(summaries.accuracy_table(results), []).count('| NoPen |') == 2
 
 
 def test_number_of_fewer_runs_says_so():
     """A metric that one replicate does not have is a mean over the others, and not passed off as one over all."""
-    from binenc.figures import as_markdown
-    table = pd.DataFrame([('Digits', 'BinEnc', 'accuracy', 0.5, 0.1, 3), ('Digits', 'BinEnc', 'AUROC', 0.7, 0.1, 2)],
-                         columns=['experiment', 'model', 'metric', 'mean', 'std', 'n'])
+    from binenc.summaries import as_markdown
+
+    table = pd.DataFrame(
+        [('Digits', 'BinEnc', 'accuracy', 0.5, 0.1, 3), ('Digits', 'BinEnc', 'AUROC', 0.7, 0.1, 2)],
+        columns=['experiment', 'model', 'metric', 'mean', 'std', 'n'],
+    )
     assert '| Digits | BinEnc | 3 | 0.50 ± 0.10 | 0.70 ± 0.10 (n = 2) |' in as_markdown(table, [])
 
 
-def test_preset_is_not_changed_by_a_trial(command, tmp_path):
-    """After a trial with other settings, the preset's name means the preset; only `status` and `figures` speak of what was run."""
-    assert command('sweep', 'demo', *settings(**TINY, model='no_pen', lr='1e-3,1e-3', replicate='0'), cwd=tmp_path).returncode == 0
-    assert 'demo: 1 runs' in command('status', 'demo', cwd=tmp_path).stdout
-    assert 'demo: 24 runs' in command('plan', 'demo', cwd=tmp_path).stdout
+def test_another_grid_under_a_name_with_results_is_refused(command, copy):
+    """Other settings would mix two experiments; a part of the grid, or a larger one, is welcome."""
+    table = copy / 'results' / 'tiny' / 'runs.csv'
+    before = contents(copy / 'results')
+    for words in ('sweep', 'tiny', '--set', 'epochs=2'), ('sweep', 'demo', '--set', 'experiment=tiny'):
+        done = command(*words, cwd=copy)
+        assert done.returncode == 1 and 'tiny has results with other settings' in done.stderr, done.stderr
+    assert contents(copy / 'results') == before
+    assert command('sweep', 'tiny', '--set', 'model=bin_enc', cwd=copy).returncode == 0
+    assert len(runs_of(copy)) == 8 and table.read_bytes() == before[table.relative_to(copy / 'results')][0]
+
+
+def test_a_part_is_drawn_beside_the_whole(command, draw_here, copy):
+    """`figures --set` draws into a folder of its own and leaves tables and figures of the whole as they are."""
+    folder = copy / 'results' / 'tiny'
+    before = contents(folder)
+    done = command('figures', 'tiny', '--set', 'model=bin_enc,lin_pen', cwd=copy)
+    assert done.returncode == 0, done.stderr
+    part = folder / 'parts' / 'model=bin_enc,lin_pen'
+    assert list(pd.read_csv(part / 'tables' / 'table1_accuracy.csv').model.unique()) == ['BinEnc', 'LinPen']
+    assert before.items() <= contents(folder).items()
+
+
+def test_a_clone_knows_its_finished_runs(command, copy):
+    """With the tables and without the folders of the runs, everything is finished: there is one truth."""
+    shutil.rmtree(copy / 'results' / 'tiny' / 'runs')
+    assert re.search(r'finished +8\b', command('status', 'tiny', cwd=copy).stdout)
+    assert '8 finished of 8 runs' in command('sweep', 'tiny', cwd=copy).stdout
+
+
+def test_measured_again_from_stored_weights(command, copy, monkeypatch):
+    """As in a clone: weights and tables give every number again; what is measured is not measured twice."""
+    import binenc.launch
+    monkeypatch.setattr(binenc.launch, 'execute_notebook', run_notebook_here)
+    assert command('figures', 'tiny', cwd=copy).returncode == 0
+    runs, results = runs_of(copy), copy / 'results'
+    before = {run: run_folder(run, results).metrics for run in runs}
+    shutil.rmtree(results / 'tiny' / 'runs')
+    done = command('measure', 'tiny', '--jobs', 1, cwd=copy)
+    assert done.returncode == 0 and 'largest relative difference' in done.stdout, done.stdout + done.stderr
+    for run in runs:
+        now = run_folder(run, results).metrics
+        assert now.keys() >= before[run].keys()
+        numbers = {name: value for name, value in before[run].items() if value is not None}
+        assert {name: now[name] for name in numbers} == pytest.approx(numbers, rel=1e-6)
+    assert 'all of them are measured' in command('measure', 'tiny', cwd=copy).stdout
+    again = command('measure', 'tiny', '--again', '--set', 'replicate=0', '--jobs', 1, cwd=copy)
+    assert '4 of 4 runs to do' in again.stdout
 
 
 def test_diverged_run_through_the_notebook(command, tmp_path):
@@ -174,7 +247,10 @@ def test_diverged_run_through_the_notebook(command, tmp_path):
 def test_sweep_interrupted_and_continued(binenc, tmp_path):
     """Ctrl-C in the middle of a sweep; the same command computes the rest, to the bytes of undisturbed runs."""
     from binenc.training import train
-    values = dict(experiment='tiny', model='bin_enc,no_pen', replicate=0, lr='1e-3', **{**TINY, 'epochs': 150, 'log_every': 5})
+
+    values = dict(
+        experiment='tiny', model='bin_enc,no_pen', replicate=0, lr='1e-3', **{**TINY, 'epochs': 150, 'log_every': 5}
+    )
     words = 'sweep', 'demo', '--jobs', 2, *settings(**values)
     process, results = start(*words, cwd=tmp_path), tmp_path / 'results'
     wait_for(lambda: len(list(results.glob('tiny/runs/*/checkpoint.pt'))) == 2, what='a checkpoint of both runs')
@@ -193,7 +269,7 @@ def test_sweep_interrupted_and_continued(binenc, tmp_path):
 
 def test_interrupted_at_once(binenc, tmp_path):
     """Ctrl-C while kernels still start is not forgotten."""
-    run_words = 'run', *settings(**{**TINY, 'epochs': 100_000})
+    run_words = 'run', *settings(**{**TINY, 'epochs': 100_000, 'gamma_factor': 1.0})
     process = start(*run_words, cwd=tmp_path)
     wait_for(lambda: list(tmp_path.glob('results/scratch/runs/*')), what='the folder of the run')
     process.send_signal(signal.SIGINT)

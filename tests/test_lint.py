@@ -1,4 +1,5 @@
 """The linter of CI sees what it should, and only that."""
+
 import ast
 
 import pytest
@@ -6,16 +7,35 @@ import pytest
 import lint
 
 
-@pytest.mark.parametrize('code', ['if a: b = 1', 'for x in y: print(x)', 'def f(): yield 1', 'try: f()\nexcept E: pass',
-                                  'if a:\n    b\nelse: c = 1', 'with é: f()', 'class A: x = 1'])
+@pytest.mark.parametrize(
+    'code',
+    [
+        'if a: b = 1',
+        'for x in y: print(x)',
+        'def f(): yield 1',
+        'try: f()\nexcept E: pass',
+        'if a:\n    b\nelse: c = 1',
+        'with é: f()',
+        'class A: x = 1',
+    ],
+)
 def test_body_on_the_line(code):
     """A body beside its colon is reported, once."""
     assert len(list(lint.bodies_on_the_line(code))) == 1
 
 
-@pytest.mark.parametrize('code', ['def f(): return {1: 2}', 'if a: raise E', 'for x in y:\n    if x: continue', 'class A: pass',
-                                  'x: int = 1',
-                                  'if a:\n    b = 1  # c: d', 'f = {1: lambda: 2}'])
+@pytest.mark.parametrize(
+    'code',
+    [
+        'def f(): return {1: 2}',
+        'if a: raise E',
+        'for x in y:\n    if x: continue',
+        'class A: pass',
+        'x: int = 1',
+        'if a:\n    b = 1  # c: d',
+        'f = {1: lambda: 2}',
+    ],
+)
 def test_allowed_on_the_line(code):
     """Return, raise, continue and pass may follow a colon; other colons do not matter."""
     assert not list(lint.bodies_on_the_line(code))

@@ -1,4 +1,5 @@
 """bf16 in the backbone gives the codes that fp32 gives, and numbers that differ no more than replicates do."""
+
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,9 @@ def numbers(tmp_path_factory):
     """Final numbers of the demo's BinEnc with each precision, a list over replicates."""
     results = tmp_path_factory.mktemp('precision')
     runs = expand('demo', model='bin_enc', lr=2e-3, replicate=list(REPLICATES), deepfool_images=0, store_latents=False)
-    return {precision: [train(replace(run, precision=precision), results) for run in runs] for precision in ('fp32', 'bf16')}
+    return {
+        precision: [train(replace(run, precision=precision), results) for run in runs] for precision in ('fp32', 'bf16')
+    }
 
 
 @pytest.mark.parametrize('precision', ['fp32', 'bf16'])
@@ -25,10 +28,19 @@ def test_one_code_a_class(numbers, precision):
         assert metrics['train_distinct_codes'] == 10 and metrics['train_same_encoding_fraction'] > 0.98
 
 
-@pytest.mark.parametrize('metric, least', [('test_accuracy', 0.01), ('train_accuracy', 0.01), ('train_peaks_distance_mean', 0.),
-                                           ('train_score', 0.), ('train_stds', 0.)])
+@pytest.mark.parametrize(
+    'metric, least',
+    [
+        ('test_accuracy', 0.01),
+        ('train_accuracy', 0.01),
+        ('train_peaks_distance_mean', 0.0),
+        ('train_score', 0.0),
+        ('train_stds', 0.0),
+    ],
+)
 def test_difference_within_the_spread(numbers, metric, least):
-    """Means differ by less than four standard errors of their difference (three replicates estimate a deviation loosely), or an accuracy of 0.01."""
+    """Means differ by less than four standard errors of their difference (three replicates estimate a deviation
+    loosely), or an accuracy of 0.01."""
     low, full = (np.array([m[metric] for m in numbers[precision]]) for precision in ('bf16', 'fp32'))
     error = np.sqrt((low.var(ddof=1) + full.var(ddof=1)) / len(REPLICATES))
     assert abs(low.mean() - full.mean()) < max(4 * error, least), (low, full)

@@ -1,4 +1,6 @@
-"""Metrics against independent computations: the reference table of the paper's code, NumPy with explicit matrices, scikit-learn."""
+"""Metrics against independent computations: the reference table of the paper's code, NumPy with explicit matrices,
+scikit-learn."""
+
 import math
 
 import numpy as np
@@ -14,8 +16,28 @@ BINARITY = ('score', 'stds', 'peaks_distance_mean')
 
 # (seed, classes, nodes, samples, noise, share of labels drawn anew): values that the paper's code gave on these inputs
 REFERENCE = {
-    (0, 10, 4, 3000, .3, .05): (0.104629, 0.491542, 0.408615, 0.176334, 0.0395204, -0.864647, 0.311606, 6.64265, 0.980296),
-    (1, 100, 36, 8000, .2, .1): (0.105999, 0.166224, 0.133114, 0.0417664, 0.00495434, -0.481228, 0.196858, 10.0185, 0.954204),
+    (0, 10, 4, 3000, 0.3, 0.05): (
+        0.104629,
+        0.491542,
+        0.408615,
+        0.176334,
+        0.0395204,
+        -0.864647,
+        0.311606,
+        6.64265,
+        0.980296,
+    ),
+    (1, 100, 36, 8000, 0.2, 0.1): (
+        0.105999,
+        0.166224,
+        0.133114,
+        0.0417664,
+        0.00495434,
+        -0.481228,
+        0.196858,
+        10.0185,
+        0.954204,
+    ),
 }
 
 
@@ -47,9 +69,14 @@ def explicit_collapse(z, y):
     between = np.linalg.pinv(means.T @ means / k, rcond=1e-10, hermitian=True)
     lengths = np.linalg.norm(means, axis=1)
     cosines = (means @ means.T / np.outer(lengths, lengths))[np.triu_indices(k, 1)]
-    return dict(within_class_variation=np.trace(within @ between) / k, equiangular=cosines.std(),
-                maxangle=np.abs(cosines + 1 / (k - 1)).mean(), equinorm=lengths.std() / lengths.mean(),
-                sigma_w=within.mean(), sigma_w_trace=np.trace(within) / z.shape[1])
+    return dict(
+        within_class_variation=np.trace(within @ between) / k,
+        equiangular=cosines.std(),
+        maxangle=np.abs(cosines + 1 / (k - 1)).mean(),
+        equinorm=lengths.std() / lengths.mean(),
+        sigma_w=within.mean(),
+        sigma_w_trace=np.trace(within) / z.shape[1],
+    )
 
 
 def clouds(seed, classes, nodes, samples):
@@ -80,7 +107,7 @@ def test_collapse_is_scale_free(scale):
 
 def test_offset_changes_nothing():
     z, y = clouds(4, 10, 16, 2000)
-    z = np.round(z * 1024) / 1024 # representable beside the offset, so that float32 itself loses nothing
+    z = np.round(z * 1024) / 1024  # representable beside the offset, so that float32 itself loses nothing
     moved = z + np.float32(2**13)
     assert collapse_metrics(moved, y) == pytest.approx(collapse_metrics(z, y), rel=1e-4)
     assert binarity_metrics(moved) == pytest.approx(binarity_metrics(z), rel=1e-4)
@@ -126,15 +153,18 @@ def test_one_peak_equals_scikit_learn_to_its_own_spread():
 
 @pytest.mark.parametrize('scale', [1e-25, 1e-6, 1e6])
 def test_binarity_is_scale_free(scale):
-    z, y = seeded(7, 10, 6, 2000, .3, 0)
+    z, y = seeded(7, 10, 6, 2000, 0.3, 0)
     scaled = z * np.float32(scale)
     assert binarity_metrics(scaled) == pytest.approx(binarity_metrics(z), rel=1e-4)
     assert encoding_fraction(scaled, y) == encoding_fraction(z, y)
 
 
 def test_arrays_and_tensors_are_equal():
-    z, y = seeded(8, 10, 6, 2000, .3, .05)
-    for other, labels in ((torch.tensor(z), torch.tensor(y)), (torch.tensor(z, requires_grad=True), torch.tensor(y, dtype=torch.uint8))):
+    z, y = seeded(8, 10, 6, 2000, 0.3, 0.05)
+    for other, labels in (
+        (torch.tensor(z), torch.tensor(y)),
+        (torch.tensor(z, requires_grad=True), torch.tensor(y, dtype=torch.uint8)),
+    ):
         assert collapse_metrics(other, labels) == collapse_metrics(z, y)
         assert binarity_metrics(other) == binarity_metrics(z)
         assert encoding_fraction(other, labels) == encoding_fraction(z, y)
@@ -147,7 +177,7 @@ def test_order_of_samples_does_not_matter():
 
 
 def test_class_codes_of_noisy_corners():
-    z, y = seeded(1, 100, 36, 8000, .2, 0)
+    z, y = seeded(1, 100, 36, 8000, 0.2, 0)
     codes = class_codes(z, y)
     expected = np.stack([np.median(z[y == c], 0) > 0 for c in range(100)])
     bits = expected.astype(int)
@@ -159,7 +189,7 @@ def test_class_codes_of_noisy_corners():
 
 def test_degenerate_input_is_finite_or_nan_as_documented():
     z = np.random.default_rng(0).standard_normal((40, 3)).astype(np.float32)
-    z[:, 1] = 0.1 # a dead node
+    z[:, 1] = 0.1  # a dead node
     assert all(map(math.isfinite, binarity_metrics(z).values()))
     alone = collapse_metrics(z, np.full(40, 7))
     assert [name for name, value in alone.items() if math.isnan(value)] == list(COLLAPSE[:4])
@@ -169,10 +199,17 @@ def test_degenerate_input_is_finite_or_nan_as_documented():
 
 
 @pytest.mark.parametrize('measure', [collapse_metrics, encoding_fraction, class_codes])
-@pytest.mark.parametrize('z, y', [
-    (np.ones((3, 2)), np.zeros(4, int)), (np.ones(3), np.zeros(3, int)), (np.ones((0, 2)), np.zeros(0, int)),
-    (np.array([[1., np.nan]]), np.zeros(1, int)), (np.array([[np.inf, 1.]]), np.zeros(1, int)), (np.ones((3, 2)), np.zeros(3)),
-])
+@pytest.mark.parametrize(
+    'z, y',
+    [
+        (np.ones((3, 2)), np.zeros(4, int)),
+        (np.ones(3), np.zeros(3, int)),
+        (np.ones((0, 2)), np.zeros(0, int)),
+        (np.array([[1.0, np.nan]]), np.zeros(1, int)),
+        (np.array([[np.inf, 1.0]]), np.zeros(1, int)),
+        (np.ones((3, 2)), np.zeros(3)),
+    ],
+)
 def test_bad_input_is_refused_with_its_shape(measure, z, y):
     with pytest.raises(ValueError, match=r'shape \('):
         measure(z, y)
@@ -180,7 +217,7 @@ def test_bad_input_is_refused_with_its_shape(measure, z, y):
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
 def test_gpu_gives_the_same():
-    z, y = seeded(1, 100, 36, 8000, .2, .1)
+    z, y = seeded(1, 100, 36, 8000, 0.2, 0.1)
     there = torch.tensor(z).cuda(), torch.tensor(y).cuda()
     assert collapse_metrics(*there) == pytest.approx(collapse_metrics(z, y), rel=1e-4)
     assert binarity_metrics(there[0]) == pytest.approx(binarity_metrics(z), rel=1e-4)

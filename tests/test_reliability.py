@@ -1,4 +1,6 @@
-"""The Mahalanobis AUROC where the chapter's examples do not go: many nodes, rare classes, latents as small as compression makes them."""
+"""The Mahalanobis AUROC where the chapter's examples do not go: many nodes, rare classes, latents as small as
+compression makes them."""
+
 import math
 
 import pytest
@@ -9,12 +11,13 @@ from binenc.reliability import fit_class_gaussians, mahalanobis_auroc, mahalanob
 
 
 def latents(n, width, classes=4, nodes=6, seed=0):
-    """Points around random corners of a cube; every fourth is pushed from its own corner towards another, and is often misclassified."""
+    """Points around random corners of a cube; every fourth is pushed from its own corner towards another, and is
+    often misclassified."""
     g = torch.Generator().manual_seed(seed)
     corners = torch.randn(classes, nodes, generator=torch.Generator().manual_seed(99)).sign()
     y = torch.randint(classes, (n,), generator=g)
     other = (y + torch.randint(1, classes, (n,), generator=g)) % classes
-    way = torch.where(torch.rand(n, 1, generator=g) < 0.25, torch.rand(n, 1, generator=g), 0.)
+    way = torch.where(torch.rand(n, 1, generator=g) < 0.25, torch.rand(n, 1, generator=g), 0.0)
     z = corners[y] * (1 - way) + corners[other] * way + width * torch.randn(n, nodes, generator=g)
     return z, y, torch.cdist(z, corners).argmin(1)
 
@@ -25,7 +28,9 @@ def test_scale_free(width, factor):
     train, test = latents(1000, width, seed=1), latents(1000, width, seed=2)
     auroc = mahalanobis_auroc(*train, *test)
     assert 0.7 < auroc <= 1
-    assert math.isclose(auroc, mahalanobis_auroc(train[0] * factor, *train[1:], test[0] * factor, *test[1:]), abs_tol=2e-3)
+    assert math.isclose(
+        auroc, mahalanobis_auroc(train[0] * factor, *train[1:], test[0] * factor, *test[1:]), abs_tol=2e-3
+    )
 
 
 def test_same_as_explicit_inverse_covariances():
@@ -37,7 +42,9 @@ def test_same_as_explicit_inverse_covariances():
         squared[pred_test == c] = (r @ torch.linalg.inv(torch.cov(own.T, correction=0)) * r).sum(1)
     distance = mahalanobis_distance(fit_class_gaussians(z, y, pred), z_test, pred_test)
     torch.testing.assert_close(distance, squared.sqrt(), rtol=1e-6, atol=0)
-    assert math.isclose(mahalanobis_auroc(z, y, pred, z_test, y_test, pred_test), roc_auc_score(y_test != pred_test, squared))
+    assert math.isclose(
+        mahalanobis_auroc(z, y, pred, z_test, y_test, pred_test), roc_auc_score(y_test != pred_test, squared)
+    )
 
 
 def test_predicted_class_without_correct_train_sample_is_infinitely_far():
@@ -57,9 +64,11 @@ def test_dead_node_changes_nothing():
 
 
 def test_one_train_sample_in_a_class():
-    z = torch.tensor([[0., 0.], [1., 0.], [0., 1.], [5., 5.]])
+    z = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [5.0, 5.0]])
     y = torch.tensor([0, 0, 0, 1])
-    distance = mahalanobis_distance(fit_class_gaussians(z, y, y), torch.tensor([[5., 5.], [5., 4.]]), torch.tensor([1, 1]))
+    distance = mahalanobis_distance(
+        fit_class_gaussians(z, y, y), torch.tensor([[5.0, 5.0], [5.0, 4.0]]), torch.tensor([1, 1])
+    )
     assert distance[0] == 0 and 1e3 < distance[1] < math.inf
 
 

@@ -1,4 +1,5 @@
 """A run that was stopped, killed or found its checkpoint damaged stores the same bytes as one that was left alone."""
+
 import random
 import shutil
 import signal
@@ -8,28 +9,57 @@ import pytest
 import torch
 
 import binenc.training as training
+from binenc.checkpoints import CHECKPOINT, PREVIOUS, read_checkpoint
 from binenc.errors import UserError
 from binenc.experiment import Run
 from binenc.files import read_json
 from binenc.store import run_folder
-from binenc.checkpoints import CHECKPOINT, PREVIOUS, read_checkpoint
 from binenc.training import Stopped, train
-from helpers import STORED, TINY, describe, die_at_rename, in_process, read_until, start, stored, settings, train_slowly, wait_for
+from helpers import (
+    STORED,
+    TINY,
+    describe,
+    die_at_rename,
+    in_process,
+    read_until,
+    settings,
+    start,
+    stored,
+    train_slowly,
+    wait_for,
+)
 
-KINDS = [Run(**TINY), Run(**TINY, optimizer='sgd', model='nonlin_pen'), Run(**TINY, precision='bf16', backbone='convnet'),
-         Run(**TINY, val_fraction=0.2, augment=True, train_images=600, replicate=3),
-         Run(**TINY, lr_schedule='cosine', lr_from=1, lr_warmup=1, output_lr=2., gamma_schedule='two_regimes', gamma=1.,
-             gamma_factor=2., gamma_knee=2.)]
+KINDS = [
+    Run(**TINY),
+    Run(**TINY, optimizer='sgd', model='nonlin_pen'),
+    Run(**TINY, precision='bf16', backbone='convnet'),
+    Run(**TINY, val_fraction=0.2, augment=True, train_images=600, replicate=3),
+    Run(
+        **TINY,
+        lr_schedule='cosine',
+        lr_from=1,
+        lr_warmup=1,
+        output_lr=2.0,
+        gamma_schedule='two_regimes',
+        gamma=1.0,
+        gamma_factor=2.0,
+        gamma_knee=2.0,
+    ),
+]
 
 
 def train_to(monkeypatch, run, results, epoch):
     """Train and stop after an epoch, by the stop file."""
     original = training.train_epoch
+
     def stopping(*args):
         original(*args)
-        if args[0].epoch == epoch: (run_folder(run, results) / 'stop').touch()
+        if args[0].epoch == epoch:
+            (run_folder(run, results) / 'stop').touch()
+
     monkeypatch.setattr(training, 'train_epoch', stopping)
-    with pytest.raises(Stopped, match=f'after epoch {epoch}'): train(run, results)
+    with pytest.raises(Stopped, match=f'after epoch {epoch}'):
+        train(run, results)
     monkeypatch.setattr(training, 'train_epoch', original)
 
 
@@ -37,20 +67,23 @@ def train_to(monkeypatch, run, results, epoch):
 def test_stopped_at_every_epoch(run, tmp_path, monkeypatch):
     """A stop after each epoch in turn, one process for each epoch as it were, changes no byte."""
     train(run, tmp_path / 'whole')
-    for epoch in range(1, run.epochs): train_to(monkeypatch, run, tmp_path / 'parts', epoch)
+    for epoch in range(1, run.epochs):
+        train_to(monkeypatch, run, tmp_path / 'parts', epoch)
     train(run, tmp_path / 'parts')
     assert stored(run, tmp_path / 'parts') == stored(run, tmp_path / 'whole')
     assert len(stored(run, tmp_path / 'whole')) == len(STORED)
 
 
 def test_killed_before_any_rename(tiny, trained, tmp_path):
-    """SIGKILL at each moment that a file gets its name, those between the renames of the checkpoints too; then continued."""
+    """SIGKILL at each moment that a file gets its name, those between the renames of the checkpoints too; then
+    continued."""
     number = 0
     while True:
         results = tmp_path / str(number)
         process = in_process(die_at_rename, number, tiny, results)
         process.join(60)
-        if process.exitcode == 0: break # there were not so many renames
+        if process.exitcode == 0:
+            break  # there were not so many renames
         assert process.exitcode == -signal.SIGKILL
         train(tiny, results)
         assert stored(tiny, results) == stored(tiny, trained), f'killed before rename {number}'
@@ -66,7 +99,13 @@ def test_killed_at_random(tmp_path):
     folder = run_folder(run, tmp_path / 'parts')
     for epoch in 2, 5, 9:
         process = in_process(train_slowly, run, tmp_path / 'parts')
-        wait_for(lambda: (folder / CHECKPOINT).exists() and read_checkpoint(folder / CHECKPOINT, run)['epoch'] >= epoch or not process.is_alive())
+        wait_for(
+            lambda epoch=epoch, process=process: (
+                (folder / CHECKPOINT).exists()
+                and read_checkpoint(folder / CHECKPOINT, run)['epoch'] >= epoch
+                or not process.is_alive()
+            )
+        )
         process.join(moments.random() * 0.03)
         process.kill()
         process.join()
@@ -79,7 +118,8 @@ def test_killed_at_random(tmp_path):
 def half(tmp_path_factory):
     """Results folder of the run `tiny`, stopped after epoch 3: checkpoints of epochs 3 and 2."""
     results = tmp_path_factory.mktemp('half')
-    with pytest.MonkeyPatch.context() as patch: train_to(patch, Run(**TINY), results, 3)
+    with pytest.MonkeyPatch.context() as patch:
+        train_to(patch, Run(**TINY), results, 3)
     return results
 
 
@@ -90,13 +130,19 @@ def interrupted(half, tiny, tmp_path):
     return tmp_path / 'half', run_folder(tiny, tmp_path / 'half')
 
 
-def truncate(path): path.write_bytes(path.read_bytes()[:-500])
-def empty(path): path.write_bytes(b'')
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-500])
+
+
+def empty(path):
+    path.write_bytes(b'')
+
+
 def flip(path):
     """Turn one bit in each of 256 bytes in the middle: more than the padding between two parts."""
     content = bytearray(path.read_bytes())
     middle = len(content) // 2
-    content[middle:middle + 256] = bytes(byte ^ 16 for byte in content[middle:middle + 256])
+    content[middle : middle + 256] = bytes(byte ^ 16 for byte in content[middle : middle + 256])
     path.write_bytes(content)
 
 
@@ -107,7 +153,11 @@ def test_damaged_checkpoint(damage, interrupted, tiny, trained, capsys):
     damage(folder / CHECKPOINT)
     train(tiny, results)
     said = capsys.readouterr().out
-    assert f'{folder / CHECKPOINT} is damaged' in said and 'the previous one is used' in said and 'continues after epoch 2' in said
+    assert (
+        f'{folder / CHECKPOINT} is damaged' in said
+        and 'the previous one is used' in said
+        and 'continues after epoch 2' in said
+    )
     assert stored(tiny, results) == stored(tiny, trained)
 
 
@@ -115,10 +165,15 @@ def test_damaged_checkpoint(damage, interrupted, tiny, trained, capsys):
 def test_both_checkpoints_damaged(damage, interrupted, tiny, trained, capsys):
     """The run starts again, and both are named."""
     results, folder = interrupted
-    for name in CHECKPOINT, PREVIOUS: damage(folder / name)
+    for name in CHECKPOINT, PREVIOUS:
+        damage(folder / name)
     train(tiny, results)
     said = capsys.readouterr().out
-    assert f'{folder / CHECKPOINT} is damaged' in said and f'{folder / PREVIOUS} is damaged' in said and 'the run starts again' in said
+    assert (
+        f'{folder / CHECKPOINT} is damaged' in said
+        and f'{folder / PREVIOUS} is damaged' in said
+        and 'the run starts again' in said
+    )
     assert stored(tiny, results) == stored(tiny, trained)
 
 
@@ -126,13 +181,22 @@ def test_any_flipped_bit_is_noticed_or_harmless(interrupted, tiny):
     """A checkpoint with one bit turned is refused, or what is read from it is what was written."""
     path = interrupted[1] / CHECKPOINT
     content, whole = path.read_bytes(), read_checkpoint(path, tiny)
-    weights = lambda state: torch.cat([t.flatten().double() for t in state['classifier'].values()])
+    def weights(state):
+        return torch.cat([t.flatten().double() for t in state['classifier'].values()])
+
     refused = 0
     for at in range(0, len(content), 101):
-        path.write_bytes(content[:at] + bytes([content[at] ^ 1 << at % 8]) + content[at + 1:])
-        try: state = read_checkpoint(path, tiny)
-        except UserError: refused += 1; continue
-        assert weights(state).equal(weights(whole)) and state['history'] == whole['history'] and state['epoch'] == whole['epoch'], at
+        path.write_bytes(content[:at] + bytes([content[at] ^ 1 << at % 8]) + content[at + 1 :])
+        try:
+            state = read_checkpoint(path, tiny)
+        except UserError:
+            refused += 1
+            continue
+        assert (
+            weights(state).equal(weights(whole))
+            and state['history'] == whole['history']
+            and state['epoch'] == whole['epoch']
+        ), at
         assert str(state['optimizer']) == str(whole['optimizer']), at
     assert refused > 100
 
@@ -177,9 +241,13 @@ def test_time_goes_on(interrupted, tiny):
 
 
 def test_command_stopped_in_every_way(binenc, tmp_path):
-    """`binenc run` ended by SIGTERM, then Ctrl-C, then SIGKILL, then left alone: the bytes of a training in one piece."""
+    """`binenc run` ended by SIGTERM, then Ctrl-C, then SIGKILL, then left alone: the bytes of a training in one
+    piece."""
     run = Run(**{**TINY, 'epochs': 120, 'log_every': 1})
-    words, folder = ('run', *settings(epochs=120, log_every=1, width=8, deepfool_images=5)), run_folder(run, tmp_path / 'results')
+    words, folder = (
+        ('run', *settings(epochs=120, log_every=1, width=8, deepfool_images=5)),
+        run_folder(run, tmp_path / 'results'),
+    )
     epochs = [0]
     for number, code in (signal.SIGTERM, 130), (signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL):
         process = start(*words, cwd=tmp_path)

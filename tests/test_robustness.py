@@ -1,4 +1,5 @@
 """DeepFool against two independent implementations: foolbox, and one image at a time as its authors describe it."""
+
 import pytest
 import torch
 from torch import nn
@@ -8,20 +9,25 @@ from binenc.robustness import deepfool, perturbation_score
 
 
 def deepfool_one_image(
-    model, # x -> logits (1, K)
-    image: torch.Tensor, # (1, ...)
-    candidates: int = 10, overshoot: float = 0.02, max_iter: int = 50,
-) -> torch.Tensor: # (1, ...)
+    model,  # x -> logits (1, K)
+    image: torch.Tensor,  # (1, ...)
+    candidates: int = 10,
+    overshoot: float = 0.02,
+    max_iter: int = 50,
+) -> torch.Tensor:  # (1, ...)
     "The perturbation of one image, a backward pass for each candidate; the original algorithm without its speed-ups."
     order = model(image)[0].argsort(descending=True)[:candidates]
     total = torch.zeros_like(image)
     for _ in range(max_iter):
         x = (image + (1 + overshoot) * total).requires_grad_()
         logits = model(x)[0]
-        if logits.argmax() != order[0]: break
+        if logits.argmax() != order[0]:
+            break
         gradients = [torch.autograd.grad(logits[k], x, retain_graph=True)[0] for k in order]
-        planes = [((logits[k] - logits[order[0]]).detach().abs() / (g - gradients[0]).norm(), g - gradients[0])
-                  for k, g in zip(order[1:], gradients[1:])]
+        planes = [
+            ((logits[k] - logits[order[0]]).detach().abs() / (g - gradients[0]).norm(), g - gradients[0])
+            for k, g in zip(order[1:], gradients[1:])
+        ]
         distance, w = min(planes, key=lambda plane: plane[0])
         total = total + (distance + 1e-4) * w / w.norm()
     return (1 + overshoot) * total
@@ -29,12 +35,19 @@ def deepfool_one_image(
 
 class ConvNet(nn.Module):
     """Ten classes of 8 x 8 images, through `nodes` latents."""
+
     def __init__(self, nodes):
         super().__init__()
         self.features = nn.Sequential(
-            nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.SiLU(),
-            nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.BatchNorm2d(32), nn.SiLU(),
-            nn.Flatten(), nn.Linear(512, nodes))
+            nn.Conv2d(1, 16, 3, padding=1),
+            nn.BatchNorm2d(16),
+            nn.SiLU(),
+            nn.Conv2d(16, 32, 3, stride=2, padding=1),
+            nn.BatchNorm2d(32),
+            nn.SiLU(),
+            nn.Flatten(),
+            nn.Linear(512, nodes),
+        )
         self.head = nn.Module()
         self.head.output = nn.Linear(nodes, 10)
 
@@ -45,6 +58,7 @@ class ConvNet(nn.Module):
 
 class Logits(nn.Module):
     """The same model, returning logits only."""
+
     def __init__(self, model):
         super().__init__()
         self.model = model
@@ -58,6 +72,7 @@ class Logits(nn.Module):
 def digits():
     """A trained network, and 100 standardised images it has not seen."""
     from sklearn.datasets import load_digits
+
     data = load_digits()
     x = torch.tensor(data.images, dtype=torch.float32)[:, None]
     x, y = (x - x.mean()) / x.std(), torch.tensor(data.target)
@@ -79,7 +94,9 @@ def test_agrees_with_foolbox(digits):
     model, x = digits
     labels = model(x)[0].argmax(1)
     attack = foolbox.attacks.L2DeepFoolAttack(steps=50, candidates=10, overshoot=0.02, loss='logits')
-    _, adversarial, success = attack(foolbox.PyTorchModel(Logits(model), bounds=(-1e3, 1e3), device='cpu'), x, labels, epsilons=None)
+    _, adversarial, success = attack(
+        foolbox.PyTorchModel(Logits(model), bounds=(-1e3, 1e3), device='cpu'), x, labels, epsilons=None
+    )
     result = deepfool(model, x)
     ours, theirs = result.perturbation.flatten(1).norm(dim=1), (adversarial - x).flatten(1).norm(dim=1)
     assert (result.fooled == success).all()
@@ -145,14 +162,16 @@ def test_parameters_and_input_are_left_alone(digits):
 
 
 def test_constant_model_is_never_fooled_and_never_nan():
-    result = deepfool(lambda x: 0 * x[:, :3] + torch.tensor([2., 1., 2.]), torch.randn(4, 5))
+    result = deepfool(lambda x: 0 * x[:, :3] + torch.tensor([2.0, 1.0, 2.0]), torch.randn(4, 5))
     assert not result.fooled.any() and (result.iterations == 0).all() and (result.perturbation == 0).all()
 
 
 def test_overflowing_logits_are_not_success():
     """A gradient of 1e-6 sends the image to 1e7, where the logits are NaN."""
+
     def model(x):
-        return torch.stack([10 + 1e-6 * x[:, 0] + torch.where(x[:, 0].abs() > 1e3, torch.nan, 0.), 0 * x[:, 0]], 1)
+        return torch.stack([10 + 1e-6 * x[:, 0] + torch.where(x[:, 0].abs() > 1e3, torch.nan, 0.0), 0 * x[:, 0]], 1)
+
     x = torch.ones(3, 2)
     result = deepfool(model, x)
     assert not result.fooled.any() and result.perturbation.isfinite().all()

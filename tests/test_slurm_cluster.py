@@ -3,7 +3,9 @@
 The tests share one cluster and submit before they wait; the slowest takes up to 30 s, since the
 controller looks at time limits (and at --signal) every 30 s only.
 """
-import re, socket
+
+import re
+import socket
 from pathlib import Path
 
 import pytest
@@ -16,8 +18,13 @@ needs_slurm = pytest.mark.skipif(why_not() is not None, reason=why_not() or "")
 
 def submit(cluster, folder, name, script, *args):
     "Submit a bash script that writes to NAME.txt in the folder; returns the job id"
-    return cluster.sbatch(f"--job-name={name}", "--open-mode=append", f"--output={folder}/{name}.txt", *args,
-                          input=f"#!/bin/bash\n{script}\n")
+    return cluster.sbatch(
+        f"--job-name={name}",
+        "--open-mode=append",
+        f"--output={folder}/{name}.txt",
+        *args,
+        input=f"#!/bin/bash\n{script}\n",
+    )
 
 
 def states(cluster, job_id):
@@ -45,35 +52,44 @@ def ports(cluster):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory): return tmp_path_factory.mktemp("slurm")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("slurm")
 
 
 @pytest.fixture(scope="module")
 def cluster(folder):
-    with SlurmCluster(folder/"cluster", gpus=2) as cluster: yield cluster
+    with SlurmCluster(folder / "cluster", gpus=2) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="module")
 def warned(cluster, folder):
     "A job that is to be warned of its end: submitted before the other tests, waited for after them"
-    return submit(cluster, folder, "warned", "trap 'echo warned; exit 0' USR1\nwhile :; do sleep 0.2; done",
-                  "--time=1", "--signal=B:USR1@50")
+    return submit(
+        cluster,
+        folder,
+        "warned",
+        "trap 'echo warned; exit 0' USR1\nwhile :; do sleep 0.2; done",
+        "--time=1",
+        "--signal=B:USR1@50",
+    )
 
 
 @needs_slurm
 def test_an_array_runs_two_tasks_at_a_time_each_on_its_gpu(cluster, folder, warned):
-    script = ('echo "$SLURM_ARRAY_TASK_ID gpu $CUDA_VISIBLE_DEVICES"; echo + >> gpus; sleep 1; echo - >> gpus')
+    script = 'echo "$SLURM_ARRAY_TASK_ID gpu $CUDA_VISIBLE_DEVICES"; echo + >> gpus; sleep 1; echo - >> gpus'
     array = submit(cluster, folder, "array", script, "--array=0-3", "--gres=gpu:1", f"--chdir={folder}")
     after = submit(cluster, folder, "after", f"wc -l < {folder}/gpus", f"--dependency=afterok:{array}")
     assert ended(cluster, after) == ["COMPLETED"]
-    assert states(cluster, array) == ["COMPLETED"]*4
-    lines = sorted((folder/"array.txt").read_text().splitlines())
+    assert states(cluster, array) == ["COMPLETED"] * 4
+    lines = sorted((folder / "array.txt").read_text().splitlines())
     assert [line[0] for line in lines] == list("0123")
     assert {line[-1] for line in lines} == {"0", "1"}
     running = [0]
-    for sign in (folder/"gpus").read_text().split(): running.append(running[-1] + (1 if sign == "+" else -1))
+    for sign in (folder / "gpus").read_text().split():
+        running.append(running[-1] + (1 if sign == "+" else -1))
     assert max(running) == 2
-    assert (folder/"after.txt").read_text().strip() == "8"
+    assert (folder / "after.txt").read_text().strip() == "8"
 
 
 @needs_slurm
@@ -90,15 +106,24 @@ def test_dependencies_tell_failed_arrays_apart(cluster, folder, warned):
 
 @needs_slurm
 def test_a_requeued_task_restarts_soon_and_alone(cluster, folder, warned):
-    array = submit(cluster, folder, "again", 'echo "$SLURM_ARRAY_TASK_ID restart ${SLURM_RESTART_COUNT:-0}"\n'
+    array = submit(
+        cluster,
+        folder,
+        "again",
+        'echo "$SLURM_ARRAY_TASK_ID restart ${SLURM_RESTART_COUNT:-0}"\n'
         '[ "$SLURM_ARRAY_TASK_ID$SLURM_RESTART_COUNT" = 1 ] || exit 0\n'
         # not $SLURM_JOB_ID: the last task bears the array's own id, and all of the array would be requeued
-        'scontrol requeue ${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID; sleep 30', "--array=0-1", "--requeue")
-    assert ended(cluster, array, 20) == ["COMPLETED"]*2
-    lines = [line for line in (folder/"again.txt").read_text().splitlines() if "restart" in line]
+        'scontrol requeue ${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID; sleep 30',
+        "--array=0-1",
+        "--requeue",
+    )
+    assert ended(cluster, array, 20) == ["COMPLETED"] * 2
+    lines = [line for line in (folder / "again.txt").read_text().splitlines() if "restart" in line]
     assert sorted(lines) == ["0 restart 0", "1 restart 0", "1 restart 1"]
-    assert {j["id"]: j["restarts"] for j in cluster.jobs() if j["array_job_id"] == array} == \
-        {f"{array}_0": "0", f"{array}_1": "1"}
+    assert {j["id"]: j["restarts"] for j in cluster.jobs() if j["array_job_id"] == array} == {
+        f"{array}_0": "0",
+        f"{array}_1": "1",
+    }
 
 
 @needs_slurm
@@ -113,13 +138,14 @@ def test_it_listens_on_loopback_only(cluster):
 @needs_slurm
 def test_a_job_is_warned_before_its_time_limit(cluster, folder, warned):
     assert ended(cluster, warned, 40) == ["COMPLETED"]
-    assert (folder/"warned.txt").read_text() == "warned\n"
+    assert (folder / "warned.txt").read_text() == "warned\n"
 
 
 @needs_slurm
 def test_waiting_names_what_has_not_ended(cluster, folder):
     submit(cluster, folder, "sleeper", "sleep 60")
-    with pytest.raises(TimeoutError, match="sleeper"): cluster.wait(0)
+    with pytest.raises(TimeoutError, match="sleeper"):
+        cluster.wait(0)
     cluster.run("scancel", "--name=sleeper")
     assert all(j["state"] in slurm_cluster.ENDED for j in cluster.wait(10))
 
@@ -127,7 +153,7 @@ def test_waiting_names_what_has_not_ended(cluster, folder):
 @needs_slurm
 def test_nothing_is_left_and_the_next_one_starts(tmp_path):
     # too long a name for sockets: a short folder takes them, and is removed
-    long = tmp_path/("long-"*12)
+    long = tmp_path / ("long-" * 12)
     for _ in range(2):
         with SlurmCluster(long, gpus=0, max_array_size=20_001, extra_conf={"MaxJobCount": 30_000}) as cluster:
             daemons = [d.pid for d in cluster.daemons.values()]
@@ -135,9 +161,10 @@ def test_nothing_is_left_and_the_next_one_starts(tmp_path):
             submit(cluster, tmp_path, "stubborn", "trap '' TERM\nwhile :; do sleep 0.2; done")
             submit(cluster, tmp_path, "escaped", f"setsid sleep 1000 &\necho $! > {tmp_path}/pid\nsleep 0.5")
             submit(cluster, tmp_path, "large", "sleep 1000", "--array=0-20000", "--hold")
-            cluster.until(lambda: "COMPLETED" in [j["state"] for j in cluster.jobs() if j["name"] == "escaped"], 10,
-                          "no job ends")
-            escaped = int((tmp_path/"pid").read_text())
+            cluster.until(
+                lambda: "COMPLETED" in [j["state"] for j in cluster.jobs() if j["name"] == "escaped"], 10, "no job ends"
+            )
+            escaped = int((tmp_path / "pid").read_text())
             assert escaped in processes()
             assert cluster.short.exists()
         assert not {*daemons, escaped} & set(processes())

@@ -1,4 +1,5 @@
 """The results in the repository: complete, small, and what their commands give again."""
+
 import math
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from binenc import figures
+from binenc import figures, summaries
 from binenc.experiment import expand
 from binenc.files import package_version
 from binenc.results import select
@@ -16,21 +17,32 @@ from binenc.training import device_name, train
 
 RESULTS = Path(__file__).parents[1] / 'results'
 STORED = sorted(path.parent.name for path in RESULTS.glob('*/experiment.json') if (path.parent / 'runs.csv').exists())
-SUMMARIES = {'overview_code': figures.code_summary, 'overview_performance': figures.performance_summary, 'table1_accuracy': figures.accuracy_table,
-             'table2_auroc': figures.auroc_table, 'table3_perturbation': figures.perturbation_table}
+SUMMARIES = {
+    'overview_code': summaries.code_summary,
+    'overview_performance': summaries.performance_summary,
+    'table1_accuracy': summaries.accuracy_table,
+    'table2_auroc': summaries.auroc_table,
+    'table3_perturbation': summaries.perturbation_table,
+}
 
 
-def files(experiment, pattern): return sorted((RESULTS / experiment).glob(pattern))
+def files(experiment, pattern):
+    return sorted((RESULTS / experiment).glob(pattern))
 
 
 @pytest.mark.parametrize('experiment', STORED)
 def test_complete(experiment):
-    """Each model has three replicates or more, with configuration, commit and versions; what is missing is named below the tables; nothing is large."""
+    """Each model has three replicates or more, with configuration, commit and versions; what is missing is named
+    below the tables; nothing is large."""
     stored = stored_experiment(experiment, RESULTS)
     runs = pd.read_csv(RESULTS / experiment / 'runs.csv')
     assert {run.id for run in expand(stored)} == set(runs.id)
     done = runs[runs.finished]
-    assert set(done.groupby('model').replicate.nunique()) == {len(stored.replicates)} and len(stored.replicates) >= 3 and done.model.nunique() == 4
+    assert (
+        set(done.groupby('model').replicate.nunique()) == {len(stored.replicates)}
+        and len(stored.replicates) >= 3
+        and done.model.nunique() == 4
+    )
     assert done[['commit', 'torch', 'device']].notna().all().all() and not done.dirty.any()
     named = (RESULTS / experiment / 'tables' / 'table1_accuracy.md').read_text()
     assert len(done) == len(runs) or f'{len(runs) - len(done)} of {len(runs)} runs are missing' in named
@@ -41,7 +53,12 @@ def test_complete(experiment):
 
 def test_small():
     """All that is kept of results takes less than 25 MB."""
-    kept = [path for experiment in STORED for pattern in ('*.*', 'latents/*', 'figures/*', 'tables/*') for path in files(experiment, pattern)]
+    kept = [
+        path
+        for experiment in STORED
+        for pattern in ('*.*', 'latents/*', 'figures/*', 'tables/*')
+        for path in files(experiment, pattern)
+    ]
     assert kept and sum(path.stat().st_size for path in kept if path.is_file()) < 25e6
 
 
@@ -56,9 +73,11 @@ def test_selected_runs_follow_from_the_runs(experiment):
 @pytest.mark.parametrize('name', SUMMARIES)
 def test_tables_follow_from_the_runs(experiment, name):
     """Each stored table, drawn again from the stored runs, to the byte."""
-    results = figures.Results([experiment], RESULTS)
+    results = figures.StoredResults([experiment], RESULTS)
     table = SUMMARIES[name](results)
-    assert (RESULTS / experiment / 'tables' / f'{name}.md').read_text() == figures.as_markdown(table, results.captions())
+    assert (RESULTS / experiment / 'tables' / f'{name}.md').read_text() == summaries.as_markdown(
+        table, results.captions()
+    )
     assert (RESULTS / experiment / 'tables' / f'{name}.csv').read_text() == table.to_csv(index=False)
 
 
@@ -73,16 +92,28 @@ def test_figures_are_there(experiment):
 
 
 def test_stored_run_comes_out_again(tmp_path):
-    """One run of the demo, trained anew: every number to the bit where torch and the CPU's instructions are those of the stored run."""
+    """One run of the demo, trained anew: every number to the bit where torch and the CPU's instructions are those
+    of the stored run."""
     row = pd.read_csv(RESULTS / 'demo' / 'selected.csv').query('model == "bin_enc"').iloc[0]
     run = next(run for run in expand(stored_experiment('demo', RESULTS)) if run.id == row.id)
     threads = torch.get_num_threads()
-    try: metrics = train(run, tmp_path)
-    finally: torch.set_num_threads(threads)
-    if (row.torch, row.device) != (package_version('torch'), device_name(torch.device('cuda' if torch.cuda.is_available() else 'cpu'))):
+    try:
+        metrics = train(run, tmp_path)
+    finally:
+        torch.set_num_threads(threads)
+    if (row.torch, row.device) != (
+        package_version('torch'),
+        device_name(torch.device('cuda' if torch.cuda.is_available() else 'cpu')),
+    ):
         assert metrics['train_distinct_codes'] == row.train_distinct_codes
         assert metrics['test_accuracy'] == pytest.approx(row.test_accuracy, abs=0.03)
         return
-    assert {name: value for name, value in metrics.items() if not math.isnan(value)} == row[[n for n in metrics if not math.isnan(metrics[n])]].to_dict()
-    with np.load(RESULTS / 'demo' / 'latents' / 'bin_enc.npz') as kept, np.load(next(tmp_path.glob('demo/runs/*/latents.npz'))) as new:
-        for name in 'z', 'y', 'pred': assert np.array_equal(kept[name], new[f'{name}_train'])
+    assert {name: value for name, value in metrics.items() if not math.isnan(value)} == row[
+        [n for n in metrics if not math.isnan(metrics[n])]
+    ].to_dict()
+    with (
+        np.load(RESULTS / 'demo' / 'latents' / 'bin_enc.npz') as kept,
+        np.load(next(tmp_path.glob('demo/runs/*/latents.npz'))) as new,
+    ):
+        for name in 'z', 'y', 'pred':
+            assert np.array_equal(kept[name], new[f'{name}_train'])

@@ -1,9 +1,9 @@
 """What would be submitted: golden text, large plans, and machines without SLURM. Nothing here needs SLURM."""
+
 import os
 import resource
 import shlex
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,12 +13,25 @@ from binenc.slurm import Submission, array_commands, figures_command
 from helpers import BINENC, REPO, settings
 
 GOLDEN = Path(__file__).parent / 'golden' / 'submissions.txt'
-PAPER = Submission('cifar10', Path('/home/me/binenc/results/cifar10/plans/p.jsonl'), 360, Path('/home/me/binenc/results'),
-                   Path('/home/me/binenc/datasets'), train_flags=('--gres=gpu:1', '--time=04:00:00'), figures_flags=('--time=01:00:00',))
+PAPER = Submission(
+    'cifar10',
+    Path('/home/me/binenc/results/cifar10/plans/p.jsonl'),
+    360,
+    Path('/home/me/binenc/results'),
+    Path('/home/me/binenc/datasets'),
+    train_flags=('--gres=gpu:1', '--time=04:00:00'),
+    figures_flags=('--time=01:00:00',),
+)
 CASES = {
     'the paper': PAPER,
-    'settings, flags, runs side by side': replace(PAPER, runs=10, runs_per_task=4, max_parallel=2, settings=('epochs=5', 'lr=0.001,0.002'),
-                                                  flags=('--partition=long', '-A', 'me', '--gres=gpu:a100:1', '--time=10')),
+    'settings, flags, runs side by side': replace(
+        PAPER,
+        runs=10,
+        runs_per_task=4,
+        max_parallel=2,
+        settings=('epochs=5', 'lr=0.001,0.002'),
+        flags=('--partition=long', '-A', 'me', '--gres=gpu:a100:1', '--time=10'),
+    ),
     'more than an array holds': replace(PAPER, runs=2500, max_array_size=1001),
 }
 
@@ -26,7 +39,9 @@ CASES = {
 def text(submission):
     """The commands of a submission, one a line."""
     arrays = array_commands(submission)
-    return '\n'.join(shlex.join(c) for c in [*arrays, figures_command(submission, [str(100 + i) for i in range(len(arrays))])])
+    return '\n'.join(
+        shlex.join(c) for c in [*arrays, figures_command(submission, [str(100 + i) for i in range(len(arrays))])]
+    )
 
 
 def test_golden_text():
@@ -43,7 +58,10 @@ def elsewhere(*words, cwd=REPO, path=None, **variables):
 
 def without_sbatch(tmp_path):
     """A PATH with everything that submit.sh needs but SLURM."""
-    for name in 'bash', 'dirname', 'git', 'env': (tmp_path / name).symlink_to(next(p for p in (Path(d) / name for d in os.environ['PATH'].split(':')) if p.exists()))
+    for name in 'bash', 'dirname', 'git', 'env':
+        (tmp_path / name).symlink_to(
+            next(p for p in (Path(d) / name for d in os.environ['PATH'].split(':')) if p.exists())
+        )
     (tmp_path / 'binenc').symlink_to(BINENC)
     return str(tmp_path)
 
@@ -56,7 +74,9 @@ def test_without_slurm(tmp_path):
 
 def test_dry_run_of_the_paper(tmp_path):
     """One array of 360 and one job after it, and no file is made."""
-    said = elsewhere('slurm/submit.sh', 'cifar10', '--results', tmp_path / 'r', '--dry-run', path=without_sbatch(tmp_path))
+    said = elsewhere(
+        'slurm/submit.sh', 'cifar10', '--results', tmp_path / 'r', '--dry-run', path=without_sbatch(tmp_path)
+    )
     assert said.returncode == 0, said.stderr
     commands = [line for line in said.stdout.splitlines() if line.startswith('sbatch')]
     assert len(commands) == 2 and '--array=0-359 ' in commands[0] and '--dependency=afterany:JOB1' in commands[1]
@@ -64,13 +84,30 @@ def test_dry_run_of_the_paper(tmp_path):
 
 
 def test_ten_thousand_runs(tmp_path):
-    """Planned, submitted (dry) and shown in under 10 s each, of processor time: what else the machine does is not counted."""
-    def used(): return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
-    many = settings(experiment='many', lr=','.join(f'{1e-5 * (i + 1):.6g}' for i in range(125)), replicate=','.join(map(str, range(20))))
+    """Planned, submitted (dry) and shown in under 10 s each, of processor time: what else the machine does is not
+    counted."""
+
+    def used():
+        return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+
+    many = settings(
+        experiment='many',
+        lr=','.join(f'{1e-5 * (i + 1):.6g}' for i in range(125)),
+        replicate=','.join(map(str, range(20))),
+    )
     (tmp_path / 'results' / 'many' / 'runs' / 'x').mkdir(parents=True)
     for words, shown in ((['plan'], '10000 runs'), (['submit', '--dry-run'], '--array=0-990'), (['status'], '10000')):
         start = used()
-        said = elsewhere(BINENC, words[0], 'demo', *many, '--results', tmp_path / 'results', *words[1:], path=without_sbatch_once(tmp_path))
+        said = elsewhere(
+            BINENC,
+            words[0],
+            'demo',
+            *many,
+            '--results',
+            tmp_path / 'results',
+            *words[1:],
+            path=without_sbatch_once(tmp_path),
+        )
         took = used() - start
         assert said.returncode == 0 and shown in said.stdout, said.stderr
         assert took < 10, f'{words[0]} took {took:.1f} s'
@@ -89,8 +126,8 @@ def without_sbatch_once(tmp_path):
 def test_user_flags_come_last(flags):
     """sbatch takes the last of two flags: the user's."""
     command = array_commands(replace(PAPER, flags=tuple(flags)))[0]
-    options = command[:command.index('slurm/train.sbatch')]
-    assert options[len(options) - len(flags):] == flags
+    options = command[: command.index('slurm/train.sbatch')]
+    assert options[len(options) - len(flags) :] == flags
 
 
 if __name__ == '__main__':

@@ -1,4 +1,6 @@
-"""Every model trains on every backbone and precision; the same run is the same to the bit, and a diverging one ends orderly."""
+"""Every model trains on every backbone and precision; the same run is the same to the bit, and a diverging one
+ends orderly."""
+
 import json
 import math
 import subprocess
@@ -10,16 +12,16 @@ from itertools import product
 import pytest
 import torch
 
-from binenc.data import load_splits, make_loaders
-from binenc.evaluation import evaluate
 from binenc.arms import ARMS
 from binenc.checkpoints import build_optimizer, new_training
+from binenc.data import load_splits, make_loaders
+from binenc.evaluation import evaluate
 from binenc.experiment import Experiment, Run, expand
 from binenc.measures import MEASURES
 from binenc.models import build_classifier, compression_loss
 from binenc.results import collect, select
-from binenc.store import read_history, run_folder
 from binenc.schedules import gamma_at
+from binenc.store import read_history, run_folder
 from binenc.training import prepare, train, train_epoch
 from helpers import REPO, STORED, TINY, exit_with_threads, in_process, stored
 
@@ -37,8 +39,8 @@ GROUPED, FINAL = names('classes', 'codes'), set(names('errors', 'attack'))
 def test_gamma_schedule():
     """Grows by its factor an epoch, from gamma; never above the cap, not even where the power overflows."""
     run = Run(gamma=0.01, gamma_factor=1.084)
-    assert gamma_at(run, 0) == 0.01 and gamma_at(run, 199) == pytest.approx(9.35e4, rel=1e-3) # the paper's last
-    capped = replace(run, gamma_max=5.)
+    assert gamma_at(run, 0) == 0.01 and gamma_at(run, 199) == pytest.approx(9.35e4, rel=1e-3)  # the paper's last
+    capped = replace(run, gamma_max=5.0)
     assert [gamma_at(capped, e) for e in (0, 1)] == [gamma_at(run, e) for e in (0, 1)] and gamma_at(capped, 199) == 5
     assert gamma_at(replace(capped, gamma_factor=1e9), 1000) == 5
     assert gamma_at(replace(run, gamma_factor=0.5), 2) == 0.0025
@@ -46,26 +48,32 @@ def test_gamma_schedule():
 
 def test_gamma_of_every_epoch_is_recorded(tmp_path):
     """The history holds the gamma that the epoch was trained with."""
-    run = replace(ONE, epochs=4, gamma=2., gamma_factor=3., gamma_max=20.)
+    run = replace(ONE, epochs=4, gamma=2.0, gamma_factor=3.0, gamma_max=20.0)
     train(run, tmp_path)
     history = read_history(run_folder(run, tmp_path) / 'history.csv')
     assert history[history.metric == 'gamma'].value.tolist() == [2, 6, 18, 20]
 
 
-@pytest.mark.parametrize('model, backbone, precision', list(product(ARMS, ('convnet', 'resnet8', 'mlp'), ('fp32', 'bf16'))))
+@pytest.mark.parametrize(
+    'model, backbone, precision', list(product(ARMS, ('convnet', 'resnet8', 'mlp'), ('fp32', 'bf16')))
+)
 def test_every_model_yields_every_metric(model, backbone, precision, tmp_path):
     """One epoch on a few digits; all numbers are there and finite, in the history too."""
     run = replace(ONE, model=model, backbone=backbone, precision=precision, val_fraction=0.1)
     metrics = train(run, tmp_path)
     split = names('predictions', 'classes', 'codes', *ARMS[model].also) + [f'{name}_true' for name in GROUPED]
     assert set(metrics) == {f'{s}_{name}' for s in ('train', 'val', 'test') for name in split} | FINAL
-    by_prediction = {f'{s}_{name}' for s in ('train', 'val', 'test') for name in GROUPED} # NaN where one class only is predicted
+    by_prediction = {
+        f'{s}_{name}' for s in ('train', 'val', 'test') for name in GROUPED
+    }  # NaN where one class only is predicted
     assert all(math.isfinite(value) for name, value in metrics.items() if name not in by_prediction)
     assert metrics['test_accuracy'] > 0.05 and 0 <= metrics['mahalanobis_auroc'] <= 1
 
 
-@pytest.mark.parametrize('backbone, nodes, classes, features, precision', [('resnet18', 4, 10, 512, 'fp32'), ('resnet18', 4, 10, 512, 'bf16'),
-                                                                           ('resnet50', 36, 100, 2048, 'fp32')])
+@pytest.mark.parametrize(
+    'backbone, nodes, classes, features, precision',
+    [('resnet18', 4, 10, 512, 'fp32'), ('resnet18', 4, 10, 512, 'bf16'), ('resnet50', 36, 100, 2048, 'fp32')],
+)
 @pytest.mark.parametrize('model', ['bin_enc', 'no_pen'])
 def test_large_networks_take_a_step(model, backbone, nodes, classes, features, precision):
     """Forward, backward and update at 32 x 32: shapes, and a smaller loss on the same images."""
@@ -77,7 +85,11 @@ def test_large_networks_take_a_step(model, backbone, nodes, classes, features, p
     losses = []
     for _ in range(2):
         logits, z = classifier(x)
-        assert logits.shape == (4, classes) and z.shape == (4, nodes if model == 'bin_enc' else features) and z.dtype == logits.dtype == torch.float32
+        assert (
+            logits.shape == (4, classes)
+            and z.shape == (4, nodes if model == 'bin_enc' else features)
+            and z.dtype == logits.dtype == torch.float32
+        )
         loss = torch.nn.functional.cross_entropy(logits, y) + 0.01 * compression_loss(z)
         optimizer.zero_grad()
         loss.backward()
@@ -91,7 +103,8 @@ def test_large_networks_take_a_step(model, backbone, nodes, classes, features, p
 def test_plain_and_fast_agree(optimizer):
     """channels_last and the fused optimizer change what an epoch learns by rounding only.
 
-    Outputs are compared, because a bias before a batch norm has no gradient but rounding, which AdamW takes for a direction. A wrong layout or update would differ by as much as was learnt.
+    Outputs are compared, because a bias before a batch norm has no gradient but rounding, which AdamW takes for
+    a direction. A wrong layout or update would differ by as much as was learnt.
     """
     outputs = {}
     for speed in 'plain', 'auto':
@@ -107,7 +120,8 @@ def test_plain_and_fast_agree(optimizer):
 
 
 def test_diverging_run_finishes(tmp_path):
-    """A rate at which the weights overflow: the run ends, with what can be counted, and null for the rest; the file is valid JSON."""
+    """A rate at which the weights overflow: the run ends, with what can be counted, and null for the rest; the
+    file is valid JSON."""
     run = replace(ONE, lr=1e30, epochs=2, optimizer='sgd', backbone='mlp')
     metrics = train(run, tmp_path)
     text = (run_folder(run, tmp_path) / 'metrics.json').read_text()
@@ -118,9 +132,14 @@ def test_diverging_run_finishes(tmp_path):
 
 def test_diverged_runs_are_not_selected(tmp_path):
     """Beside a run that learnt, one that diverged is collected and loses."""
-    shared = {k: v for k, v in asdict(replace(ONE, epochs=2, optimizer='sgd')).items() if k not in ('experiment', 'model', 'replicate', 'lr')}
+    shared = {
+        k: v
+        for k, v in asdict(replace(ONE, epochs=2, optimizer='sgd')).items()
+        if k not in ('experiment', 'model', 'replicate', 'lr')
+    }
     e = Experiment('e', 'E', shared, lrs=(1e30, 1e-2), replicates=(0,), models=('lin_pen',), selection='test')
-    for run in expand(e): train(run, tmp_path)
+    for run in expand(e):
+        train(run, tmp_path)
     assert select(collect(e, tmp_path), 'test').lr.tolist() == [1e-2]
 
 
@@ -128,7 +147,8 @@ def test_replicates_differ_and_repeat(tmp_path):
     """Another replicate gives other numbers; the same one, in two fresh processes and in this one, the same bytes."""
     places = [tmp_path / name for name in ('first', 'second')]
     processes = [in_process(train, ONE, place) for place in places]
-    for process in processes: process.join(60)
+    for process in processes:
+        process.join(60)
     train(ONE, tmp_path / 'here')
     train(replace(ONE, replicate=1), tmp_path / 'here')
     first = stored(ONE, tmp_path / 'first')
@@ -148,10 +168,14 @@ def test_run_json_says_how_it_was_computed(trained, tiny):
     """Configuration, versions, device and commit."""
     about = json.loads((run_folder(tiny, trained) / 'run.json').read_text())
     assert Run(**about['run']) == tiny and about['id'] == tiny.id == run_folder(tiny, trained).path.name
-    assert about['versions']['torch'] == version('torch') and about['versions']['python'] == '.'.join(map(str, sys.version_info[:3]))
+    assert about['versions']['torch'] == version('torch') and about['versions']['python'] == '.'.join(
+        map(str, sys.version_info[:3])
+    )
     assert None not in about['versions'].values() and about['device']
     if (REPO / '.git').exists():
-        head = subprocess.run(['git', '-C', REPO, 'rev-parse', 'HEAD'], capture_output=True, text=True, check=True).stdout.strip()
+        head = subprocess.run(
+            ['git', '-C', REPO, 'rev-parse', 'HEAD'], capture_output=True, text=True, check=True
+        ).stdout.strip()
         assert len(about['commit']) == len(head) == 40 and about['dirty'] in (True, False)
 
 

@@ -1,0 +1,158 @@
+"""The README's "Extend it", applied to a copy of the repository: each change is all that it takes."""
+import json
+import re
+import shutil
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+
+from helpers import BINENC, REPO, TINY, environment, settings
+
+README = (REPO / 'README.md').read_text(encoding='utf-8')
+SECTION = README.partition('## Extend it')[2].partition('\n## ')[0]
+PART = re.compile(r'\*\*An? (\w+(?: set)?)\*\*(.*?)(?=\n\*\*|\Z)', re.S)
+BLOCK = re.compile(r'```python\n# (nbs/\S+), (?:in (\w+)|a cell before (\w+)|a new cell)\n(.*?)```', re.S)
+
+
+def blocks(kind):
+    """(notebook, table to add to, table to stand before, code) of each block about one kind of extension."""
+    text = next(text for name, text in PART.findall(SECTION) if name == kind)
+    return BLOCK.findall(text)
+
+
+def ends_table(line):
+    """Whether a line closes a table, or ends the fields of `Run`."""
+    return line.rstrip() in ('}', ')') or line.startswith('    def __post_init__')
+
+
+def source(cell):
+    return ''.join(cell['source'])
+
+
+def defines(cell, name):
+    """Whether a cell defines a table or class of that name."""
+    return cell['cell_type'] == 'code' and bool(re.search(rf'^(class )?{name}\b( =|:|\()', source(cell), re.M))
+
+
+def with_entry(text, name, entry):
+    """A cell's code with an entry added at the end of its table."""
+    lines = text.splitlines(keepends=True)
+    start = next(i for i, line in enumerate(lines) if re.match(rf'(class )?{name}\b( =|:|\()', line))
+    end = next(i for i, line in enumerate(lines) if i > start and ends_table(line))
+    while not lines[end - 1].strip():
+        end -= 1
+    return ''.join([*lines[:end], entry, *lines[end:]])
+
+
+def apply(repo, notebook, table, before, code):
+    """Make one change in a notebook."""
+    path = repo / notebook
+    content = json.loads(path.read_text(encoding='utf-8'))
+    cells = content['cells']
+    at = next((i for i, cell in enumerate(cells) if (table or before) and defines(cell, table or before)), None)
+    if table:
+        cells[at]['source'] = with_entry(source(cells[at]), table, code)
+    else:
+        new = {'cell_type': 'code', 'execution_count': None, 'id': 'added', 'metadata': {}, 'outputs': []}
+        cells.insert(len(cells) if at is None else at, {**new, 'source': f'#| export\n{code}'})
+    path.write_text(json.dumps(content), encoding='utf-8')
+
+
+@pytest.fixture
+def repo(tmp_path):
+    """A copy of the repository: what git tracks or would track."""
+    listed = subprocess.run(
+        ['git', '-C', REPO, 'ls-files', '--cached', '--others', '--exclude-standard'],
+        capture_output=True, text=True, check=True).stdout.splitlines()
+    for name in filter(lambda name: (REPO / name).is_file(), listed):
+        (tmp_path / 'repo' / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(REPO / name, tmp_path / 'repo' / name)
+    return tmp_path / 'repo'
+
+
+def run(repo, *words):
+    """A command of the copy, ended well; returns what it printed."""
+    done = subprocess.run(words, cwd=repo, env={**environment(), 'PYTHONPATH': f'{repo}:{repo / "tests"}'},
+                          capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+FIGURES = '''
+import sys, binenc.launch
+from helpers import run_notebook_here
+binenc.launch.execute_notebook = run_notebook_here # in this process: eleven kernels take half a minute
+from binenc.cli import main
+main()
+'''
+
+
+def binenc(repo, *words):
+    """`binenc WORDS` with the library of the copy."""
+    return run(repo, sys.executable, '-c', FIGURES, *map(str, words))
+
+
+def extended(repo, kind, **values):
+    """Apply an extension, export, sweep a tiny experiment with it, and draw it; returns its folder."""
+    notebooks = [apply(repo, *block) or block[0] for block in blocks(kind)]
+    run(repo, BINENC.with_name('nbdev_export'))
+    for notebook in dict.fromkeys(notebooks):
+        run(repo, BINENC.with_name('nbdev_test'), '--path', notebook, '--n_workers', '0')
+    values = {**TINY, 'model': 'bin_enc,lin_pen', 'replicate': '0,1', 'lr': '1e-3', 'experiment': 'extended', **values}
+    binenc(repo, 'sweep', 'demo', *settings(**values))
+    binenc(repo, 'figures', 'extended')
+    assert '24 finished' in binenc(repo, 'status') and 'demo: 24 finished of 24' in binenc(repo, 'status')
+    return repo / 'results' / 'extended'
+
+
+def tables_are_the_same(repo):
+    """The committed tables of the demo, drawn again, byte by byte."""
+    before = {path.name: path.read_bytes() for path in (REPO / 'results' / 'demo' / 'tables').glob('*.csv')}
+    binenc(repo, 'figures', 'demo')
+    after = {path.name: path.read_bytes() for path in (repo / 'results' / 'demo' / 'tables').glob('*.csv')}
+    return {name: after[name] for name in before} == before
+
+
+def test_an_arm(repo):
+    """It trains with its loss, is measured, drawn and tabled; no preset and no stored table changes."""
+    folder = extended(repo, 'arm', model='bin_enc,bin_enc_l1')
+    table = pd.read_csv(folder / 'tables' / 'table1_accuracy.csv')
+    assert list(table.model.unique()) == ['BinEnc', 'BinEnc L1'] and (table.n == 2).all()
+    assert list(pd.read_csv(folder / 'tables' / 'measures.csv').model.unique()) == ['BinEnc', 'BinEnc L1']
+    runs = pd.read_csv(folder / 'runs.csv').set_index(['model', 'replicate']).test_loss
+    assert runs['bin_enc'][0] != runs['bin_enc_l1'][0]
+    assert '24 runs = 4 models' in binenc(repo, 'plan', 'demo')
+    assert tables_are_the_same(repo)
+
+
+def test_a_measure(repo):
+    """New runs have it, its table shows it, and stored runs get it from their weights."""
+    folder = extended(repo, 'measure')
+    table = pd.read_csv(folder / 'tables' / 'measures.csv').set_index(['metric', 'model'])
+    assert table.n['bit imbalance', 'BinEnc'] == 2 and 0 <= table['mean']['bit imbalance', 'BinEnc'] <= 0.5
+    said = binenc(repo, 'measure', 'demo', '--only', 'bit_imbalance', '--set', 'model=bin_enc', '--jobs', 1)
+    assert '3 of 3 runs to do' in said
+    binenc(repo, 'figures', 'demo')
+    table = pd.read_csv(repo / 'results' / 'demo' / 'tables' / 'measures.csv').set_index(['metric', 'model'])
+    assert table.n['bit imbalance', 'BinEnc'] == 3
+
+
+def test_a_data_set(repo):
+    """It can be named, is found, and is trained on."""
+    folder = extended(repo, 'data set', dataset='stripes')
+    assert pd.read_csv(folder / 'tables' / 'table1_accuracy.csv').experiment.unique() == ['Stripes']
+    assert 'made on the fly' in binenc(repo, 'data', 'stripes')
+    assert tables_are_the_same(repo)
+
+
+def test_a_schedule_and_a_field(repo):
+    """Gamma follows it; every stored result keeps its id."""
+    ids = run(repo, sys.executable, '-m', 'binenc', 'plan', 'demo', '--ids')
+    folder = extended(repo, 'schedule', gamma_schedule='waiting', gamma_wait=2, gamma_factor=2.0)
+    assert run(repo, sys.executable, '-m', 'binenc', 'plan', 'demo', '--ids') == ids
+    history = pd.read_csv(folder / 'history.csv').query("model == 'bin_enc' and metric == 'gamma' and replicate == 0")
+    assert history.value.tolist() == [0.01, 0.02] # epochs 2 and 4
+    assert (pd.read_csv(folder / 'runs.csv').gamma_wait == 2).all()
+    assert tables_are_the_same(repo)
