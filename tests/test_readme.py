@@ -8,7 +8,7 @@ from binenc.figures import StoredResults
 from binenc.files import read_json
 from binenc.store import stored_experiment
 from binenc.summaries import claims_table, in_print, markdown_table
-from helpers import REPO
+from helpers import REPO, definitions_of
 from readme import render
 
 RESULTS = REPO / 'results'

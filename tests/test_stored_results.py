@@ -1,6 +1,7 @@
 """The results in the repository: complete, small, and what their commands give again."""
 
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from binenc import figures, summaries
 from binenc.experiment import expand
 from binenc.files import package_version
 from binenc.results import select
-from binenc.store import stored_experiment
+from binenc.store import run_folder, stored_experiment
 from binenc.training import device_name, train
 
 RESULTS = Path(__file__).parents[1] / 'results'
@@ -117,3 +118,33 @@ def test_stored_run_comes_out_again(tmp_path):
     ):
         for name in 'z', 'y', 'pred':
             assert np.array_equal(kept[name], new[f'{name}_train'])
+
+
+def test_committed_weights_give_the_stored_numbers(tmp_path):
+    """As in a clone, without any run's folder: each arm's first selected run, measured again from its weights.
+
+    On the CPU of the stored results to 1e-6; elsewhere sums are made in another order, and 1e-2 is the bound for
+    what does not count single images.
+    """
+    from binenc.measuring import measure_run
+    from binenc.store import runs_with_weights, stored_numbers
+
+    names = 'runs.csv', 'experiment.json'
+    (tmp_path / 'demo').mkdir()
+    for name in names:
+        shutil.copy(RESULTS / 'demo' / name, tmp_path / 'demo' / name)
+    shutil.copytree(RESULTS / 'demo' / 'weights', tmp_path / 'demo' / 'weights')
+    runs = runs_with_weights(expand(stored_experiment('demo', tmp_path)), tmp_path)
+    assert len(runs) == 12 and {run.model for run in runs} == {'bin_enc', 'lin_pen', 'nonlin_pen', 'no_pen'}
+    row = pd.read_csv(RESULTS / 'demo' / 'selected.csv').iloc[0]
+    here = package_version('torch'), device_name(torch.device('cpu'))
+    tolerance = 1e-6 if (row.torch, row.device) == here else 1e-2
+    threads = torch.get_num_threads()
+    for run in {run.model: run for run in runs}.values():
+        before = stored_numbers(run, tmp_path)
+        now = measure_run(run, (), tmp_path)
+        names = [name for name in now if not math.isnan(now[name]) and (tolerance < 1e-3 or 'accuracy' in name)]
+        assert {name: now[name] for name in names} == pytest.approx(
+            {name: before[name] for name in names}, rel=tolerance, abs=tolerance)
+        assert run_folder(run, tmp_path).metrics.keys() >= before.keys() - {'finished', 'dirty'}
+    torch.set_num_threads(threads)
