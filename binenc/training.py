@@ -26,7 +26,7 @@ from .data import DeviceLoader, load_splits, make_loaders
 from .errors import UserError
 from .evaluation import Predictions, all_numbers, evaluate, history_rows
 from .experiment import Run
-from .files import git, package_version, remove_parts, write_bytes, write_json
+from .files import package_version, remove_parts, write_bytes, write_json
 from .locks import acquire, release
 from .measures import MEASURES
 from .schedules import gamma_at
@@ -196,8 +196,7 @@ def _small(labels: Tensor) -> np.ndarray:
 
 def measured_by(names: Iterable[str]) -> dict[str, list[str]]:
     "Which version took which measures, for metrics.json."
-    version = f'binenc {package_version("binenc")}, torch {torch.__version__}, commit {git("rev-parse", "HEAD")}'
-    return {version: list(names)}
+    return {f'binenc {package_version("binenc")}, torch {torch.__version__}': list(names)}
 
 # %% ../nbs/19_training.ipynb #903ce0bb
 def finish(folder: RunFolder, training: Training, loaders: dict[str, DeviceLoader], clock: Clock) -> dict:
