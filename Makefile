@@ -31,7 +31,8 @@ demo: $(VENV)/.binenc ## train the demo on this machine, draw every figure, prin
 
 test: $(VENV)/.binenc ## nbdev_test and pytest
 	$(BIN)/nbdev_test --n_workers 2
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore-glob 'tests/test_slurm*.py'
+	$(BIN)/python -m pytest tests/test_slurm.py tests/test_slurm_cluster.py
 
 lint: $(VENV)/.binenc ## the rules of style, in notebooks too
 	failed=0; $(BIN)/ruff check || failed=1; $(BIN)/python .ci/lint.py || failed=1; exit $$failed
