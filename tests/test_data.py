@@ -173,7 +173,7 @@ def test_mnist_through_torchvision(tmp_path):
         )
         assert loaded.labels.dtype == torch.int64 and loaded.classes[3] == '3 - three'
     (tmp_path / 'MNIST' / 'raw' / 'train-images-idx3-ubyte').write_bytes(idx(images)[:-100])
-    with pytest.raises(UserError, match='MNIST'):
+    with pytest.raises(UserError, match='mnist is not in'):
         load_data('mnist', tmp_path)
 
 
