@@ -13,6 +13,7 @@ from binenc.checkpoints import CHECKPOINT, PREVIOUS, read_checkpoint
 from binenc.errors import UserError
 from binenc.experiment import Run
 from binenc.files import read_json
+from binenc.losses import LOSSES
 from binenc.store import run_folder
 from binenc.training import Stopped, train
 from helpers import (
@@ -264,3 +265,29 @@ def test_command_stopped_in_every_way(binenc, tmp_path):
     train(run, tmp_path / 'whole')
     assert stored(run, tmp_path / 'results') == stored(run, tmp_path / 'whole')
     assert len(list(folder.path.glob('train-*.ipynb'))) >= 3
+
+
+class Centred(torch.nn.Module):
+    """A loss with a parameter, which is trained, and a buffer, which counts: cross entropy plus distance to centres."""
+
+    def __init__(self, run, nodes, num_classes):
+        super().__init__()
+        self.centres = torch.nn.Parameter(torch.zeros(num_classes, nodes))
+        self.register_buffer('batches', torch.zeros(()))
+
+    def forward(self, out, y, run, epoch):
+        self.batches += 1
+        distance = (out.z - self.centres[y]).square().mean()
+        return torch.nn.functional.cross_entropy(out.logits, y) + distance / self.batches
+
+
+def test_a_loss_with_a_state_is_continued(tmp_path, monkeypatch):
+    """Its parameters and buffers are part of the checkpoint."""
+    monkeypatch.setitem(LOSSES, 'cross_entropy', Centred)
+    run = Run(**TINY, model='lin_pen')
+    train(run, tmp_path / 'whole')
+    train_to(monkeypatch, run, tmp_path / 'parts', 2)
+    loss = read_checkpoint(run_folder(run, tmp_path / 'parts') / CHECKPOINT, run)['loss']
+    assert loss['batches'] > 0 and loss['centres'].abs().max() > 0
+    train(run, tmp_path / 'parts')
+    assert stored(run, tmp_path / 'parts') == stored(run, tmp_path / 'whole')
