@@ -29,6 +29,8 @@ demo: $(VENV)/.binenc ## train the demo on this machine, draw every figure, prin
 	$(BIN)/binenc sweep demo --results $(RESULTS)
 	$(BIN)/binenc figures demo --results $(RESULTS)
 
+# two processes with one thread each: with two each, they would get in each other's way on two cores
+test: export OMP_NUM_THREADS = 1
 test: $(VENV)/.binenc ## nbdev_test and pytest
 	$(BIN)/nbdev_test --n_workers 2
 	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore-glob 'tests/test_slurm*.py'
