@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from binenc.experiment import Run
+from binenc.run import Run
 
 NOTEBOOK = Path(__file__).parents[1] / 'nbs' / 'train.ipynb'
 PLACES = ["# where", "results_dir: str = '../results'", "data_dir: str = '../datasets'"]

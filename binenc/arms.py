@@ -26,6 +26,7 @@ class Arm:
     head: str                      # a name in `binenc.head.HEADS`
     loss: str                      # a name in `binenc.losses.LOSSES`
     look: Look
+    head_fields: tuple[str, ...] = () # fields of `Run` that its head is built with
     compresses: bool = False       # whether its loss uses gamma, which is then logged
     also: tuple[str, ...] = ()     # views that are measured for this arm only, see `binenc.measures`
     fields: Mapping[str, Any] = field(default_factory=dict) # fields of `Run` that this arm sets
@@ -37,5 +38,18 @@ ARMS = {
     'lin_pen': Arm('LinPen', head='linear', loss='cross_entropy', look=Look('#de8f05', '--', 's'), also=('mixtures',)),
     'nonlin_pen': Arm('NonlinPen', head='silu', loss='cross_entropy', look=Look('#029e73', '-.', '^')),
     'no_pen': Arm('NoPen', head='none', loss='cross_entropy', look=Look('#cc78bc', ':', 'D')),
+    'bin_enc_wide': Arm('BinEnc wide', head='linear', loss='compressed', look=Look('#56b4e9', '-', 'P'),
+                        compresses=True, also=('mixtures',), fields=dict(nodes=128)),
+    'bin_enc_narrow': Arm('BinEnc narrow', head='linear', loss='compressed', look=Look('#56b4e9', '--', 'X'),
+                          compresses=True, also=('mixtures',), fields=dict(nodes=32)),
+    'bin_enc_l1': Arm('BinEnc L1', head='linear', loss='compressed_l1', look=Look('#0173b2', ':', 'v'),
+                       compresses=True, also=('mixtures',)),
+    'no_pen_compressed': Arm('NoPen compressed', head='none', loss='compressed', look=Look('#cc78bc', '-', '<'),
+                             compresses=True),
+    'relu_pen': Arm('ReLUPen', head='relu', loss='cross_entropy', look=Look('#029e73', '--', '>')),
+    'dropout_lin_pen': Arm('LinPen dropout', head='linear', loss='cross_entropy', look=Look('#de8f05', ':', 'h'),
+                           head_fields=('dropout',), also=('mixtures',)),
+    'dropout_no_pen': Arm('NoPen dropout', head='none', loss='cross_entropy', look=Look('#cc78bc', '--', 'p'),
+                          head_fields=('dropout',)),
 }
 PAPER_ARMS = ('bin_enc', 'lin_pen', 'nonlin_pen', 'no_pen')

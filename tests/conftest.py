@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from binenc.experiment import Run
+from binenc.run import Run
 from helpers import BINENC, REPO, TINY, environment, run_notebook_here, settings
 
 EXPERIMENT = dict(experiment='tiny', replicate='0,1', lr='1e-3', **TINY)

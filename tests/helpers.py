@@ -10,7 +10,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from binenc.experiment import Run
+from binenc.run import Run
 from binenc.store import run_folder
 
 REPO = Path(__file__).parents[1]

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from binenc.errors import UserError
-from binenc.experiment import Run
+from binenc.run import Run
 from binenc.store import run_folder
 from helpers import TINY, contents, read_until, run_of, settings, start, stored
 

@@ -18,7 +18,7 @@ from torchvision import transforms
 from binenc.data import DeviceLoader, ImageData, load_data, load_splits, make_loaders, random_crop_flip
 from binenc.datasets import DEBIAN_FASHION, dataset_info, read_idx
 from binenc.errors import UserError
-from binenc.experiment import Run
+from binenc.run import Run
 from helpers import in_process
 
 DRAW = np.random.default_rng(0)

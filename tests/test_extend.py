@@ -23,8 +23,8 @@ def blocks(kind):
 
 
 def ends_table(line):
-    """Whether a line closes a table, or ends the fields of `Run`."""
-    return line.rstrip() in ('}', ')') or line.startswith('    def __post_init__')
+    """Whether a line closes a table."""
+    return line.rstrip() in ('}', ')')
 
 
 def source(cell):
@@ -38,9 +38,9 @@ def defines(cell, name):
 
 def with_entry(text, name, entry):
     """A cell's code with an entry added at the end of its table."""
-    lines = text.splitlines(keepends=True)
+    lines = f'{text}\n'.splitlines(keepends=True)
     start = next(i for i, line in enumerate(lines) if re.match(rf'(class )?{name}\b( =|:|\()', line))
-    end = next(i for i, line in enumerate(lines) if i > start and ends_table(line))
+    end = next((i for i, line in enumerate(lines) if i > start and ends_table(line)), len(lines))
     while not lines[end - 1].strip():
         end -= 1
     return ''.join([*lines[:end], entry, *lines[end:]])
@@ -117,12 +117,12 @@ def tables_are_the_same(repo):
 
 def test_an_arm(repo):
     """It trains with its loss, is measured, drawn and tabled; no preset and no stored table changes."""
-    folder = extended(repo, 'arm', model='bin_enc,bin_enc_l1')
+    folder = extended(repo, 'arm', model='bin_enc,bin_enc_exp')
     table = pd.read_csv(folder / 'tables' / 'table1_accuracy.csv')
     assert list(table.model.unique()) == ['BinEnc', 'BinEnc L1'] and (table.n == 2).all()
     assert list(pd.read_csv(folder / 'tables' / 'measures.csv').model.unique()) == ['BinEnc', 'BinEnc L1']
     runs = pd.read_csv(folder / 'runs.csv').set_index(['model', 'replicate']).test_loss
-    assert runs['bin_enc'][0] != runs['bin_enc_l1'][0]
+    assert runs['bin_enc'][0] != runs['bin_enc_exp'][0]
     assert '24 runs = 4 models' in binenc(repo, 'plan', 'demo')
     assert tables_are_the_same(repo)
 

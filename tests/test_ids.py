@@ -9,8 +9,9 @@ import pytest
 
 import binenc.experiment as experiment
 from binenc.errors import UserError
-from binenc.experiment import DEFAULTS, EXPERIMENTS, Run, expand, settings_of, stored_run
+from binenc.experiment import EXPERIMENTS, expand
 from binenc.results import collect, keep_results, select
+from binenc.run import DEFAULTS, Run, settings_of, stored_run
 from binenc.store import keep_experiment, kept_rows, resolve_experiment
 
 GOLDEN = Path(__file__).parent / 'golden'

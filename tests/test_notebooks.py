@@ -17,8 +17,8 @@ import pytest
 
 import lint
 from binenc.errors import UserError
-from binenc.experiment import Run
 from binenc.launch import execute_notebook
+from binenc.run import Run
 from helpers import BINENC, REPO, environment
 from lint import source
 
@@ -99,9 +99,9 @@ def test_unknown_parameter_is_refused(tmp_path):
 
 # these are about files and commands
 WITHOUT_PICTURE = {f'{name}.ipynb' for name in (
-    '05_errors', '08_measures', '15_files', '16_locks', '17_store', '18_checkpoints', '24_launch', '25_slurm',
-    '26_status',
-    '27_console', '28_cluster', '29_cli')}
+    '05_errors', '08_measures', '16_files', '17_locks', '18_store', '19_checkpoints', '25_launch', '26_slurm',
+    '27_status',
+    '28_console', '29_cluster', '30_cli')}
 
 
 @each_chapter

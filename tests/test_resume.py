@@ -11,9 +11,9 @@ import torch
 import binenc.training as training
 from binenc.checkpoints import CHECKPOINT, PREVIOUS, find_checkpoint, read_checkpoint
 from binenc.errors import UserError
-from binenc.experiment import Run
 from binenc.files import read_json
 from binenc.losses import LOSSES
+from binenc.run import Run
 from binenc.store import run_folder
 from binenc.training import Stopped, train
 from helpers import (

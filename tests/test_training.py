@@ -16,10 +16,11 @@ from binenc.arms import ARMS
 from binenc.checkpoints import build_optimizer, new_training
 from binenc.data import load_splits, make_loaders
 from binenc.evaluation import evaluate
-from binenc.experiment import Experiment, Run, expand
+from binenc.experiment import Experiment, expand
 from binenc.measures import MEASURES
 from binenc.models import build_classifier, compression_loss
 from binenc.results import collect, select
+from binenc.run import Run
 from binenc.schedules import gamma_at
 from binenc.store import read_history, run_folder
 from binenc.training import prepare, train, train_epoch
