@@ -51,5 +51,13 @@ ARMS = {
                            head_fields=('dropout',), also=('mixtures',)),
     'dropout_no_pen': Arm('NoPen dropout', head='none', loss='cross_entropy', look=Look('#cc78bc', '--', 'p'),
                           head_fields=('dropout',)),
+    'no_pen_scl': Arm('SupCon', head='none', loss='supervised_contrastive', look=Look('#d55e00', '-', '^')),
+    'bin_enc_scl': Arm('BinEnc SupCon', head='linear', loss='compressed_contrastive', look=Look('#d55e00', '--', 'v'),
+                       compresses=True, also=('mixtures',)),
+    'no_pen_arcface': Arm('ArcFace', head='cosine', loss='arcface', look=Look('#949494', '-', 's'),
+                          head_fields=('scale',)),
+    'no_pen_normface': Arm('NormFace', head='cosine', loss='cross_entropy', look=Look('#949494', '--', 'D'),
+                           head_fields=('scale',)),
+    'no_pen_center': Arm('Center loss', head='none', loss='center_loss', look=Look('#949494', ':', 'o')),
 }
 PAPER_ARMS = ('bin_enc', 'lin_pen', 'nonlin_pen', 'no_pen')
