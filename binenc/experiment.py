@@ -100,7 +100,7 @@ PAPER = dict(epochs=200, batch_size=128, weight_decay=5e-4, gamma=0.01, gamma_fa
 PAPER_LRS = tuple(1e-5 * 1.5**i for i in range(18))
 FIVE = (0, 1, 2, 3, 4)
 
-EXPERIMENTS = {e.name: e for e in (
+_PAPER_AND_SMALLER = (
     Experiment('demo', 'Digits', dict(
         dataset='digits', backbone='mlp', width=32, nodes=4, epochs=300, gamma_factor=1.028, log_every=20,
         val_fraction=0.1, deepfool_images=100), models=PAPER_ARMS, lrs=(1e-3, 2e-3), replicates=(0, 1, 2)),
@@ -119,7 +119,69 @@ EXPERIMENTS = {e.name: e for e in (
                models=PAPER_ARMS, lrs=PAPER_LRS, replicates=FIVE, selection='test'),
     Experiment('cifar100', 'CIFAR-100', dict(PAPER, dataset='cifar100', backbone='resnet50', nodes=36),
                models=PAPER_ARMS, lrs=PAPER_LRS, replicates=FIVE, selection='test'),
-)}
+)
+
+# %% ../nbs/11_experiment.ipynb #47459c06
+_DOUBLED = tuple(1e-4 * 2**i for i in range(4))
+_SEVEN = (*PAPER_ARMS, 'bin_enc_wide', 'dropout_lin_pen', 'dropout_no_pen')
+_LPC_ARMS = (*PAPER_ARMS, 'bin_enc_wide', 'bin_enc_narrow', 'no_pen_compressed', 'bin_enc_scl', 'no_pen_scl',
+             'no_pen_arcface')
+_TITLES = {'svhn': 'SVHN', 'cifar10': 'CIFAR-10', 'cifar100': 'CIFAR-100'}
+_HALVED = dict(PAPER, epochs=800, log_every=50, lr_schedule='step', lr_from=300, lr_every=50)
+_ANNEALED = dict(PAPER, epochs=1000, log_every=50, lr_schedule='cosine', lr_from=200, lr_end=1e-8, output_lr=1.,
+                 gamma_schedule='two_regimes', gamma=1e-4, gamma_factor=2., gamma_every=5, gamma_max=1e6)
+_BY_TEST = 'selected by test accuracy, as its code does; its text says training or validation accuracy'
+
+def _later(version: str, dataset: str, settings: Mapping, nodes: tuple[int, ...], **axes) -> Experiment:
+    "A protocol of a later version; nodes of the layer, of the wide and of the narrow one."
+    own = {arm: {'nodes': n} for arm, n in zip(('bin_enc_wide', 'bin_enc_narrow'), nodes[1:], strict=False)}
+    backbone = 'resnet50' if dataset == 'cifar100' else 'resnet18'
+    settings = {**settings, 'dataset': dataset, 'backbone': backbone, 'nodes': nodes[0]}
+    return Experiment(f'{dataset}-{version}', _TITLES[dataset], settings, own=own, **axes)
+
+_LATER = (
+    *(_later('rebuttal', dataset, dict(_HALVED, gamma_factor=factor, gamma_max=cap), nodes, models=_SEVEN,
+             lrs=_DOUBLED[:3], replicates=(0, 1, 2), selection='test', note=_BY_TEST)
+      for dataset, factor, cap, nodes in (('svhn', 1.025, 1e4, (4, 512)), ('cifar10', 1.05, 1e6, (6, 512)),
+                                          ('cifar100', 1.05, 1e6, (64, 512)))),
+    *(_later('iclr', dataset, dict(_HALVED, gamma_factor=factor, gamma_max=cap), nodes,
+             models=(*_SEVEN, 'bin_enc_narrow'), lrs=_DOUBLED[:3], replicates=FIVE, selection='test',
+             note=f'three learning rates, as in its code; its text says five; {_BY_TEST}')
+      for dataset, factor, cap, nodes in (('svhn', 1.03, 1e5, (8, 512, 6)), ('cifar10', 1.05, 1e6, (8, 512, 4)),
+                                          ('cifar100', 1.05, 1e6, (64, 2048, 8)))),
+    *(_later('lpc', dataset, _ANNEALED, (64, 128, 32), models=_LPC_ARMS, lrs=_DOUBLED, replicates=FIVE,
+             selection='train', note='its tables name no rule of selection')
+      for dataset in ('cifar10', 'cifar100')),
+)
+
+# %% ../nbs/11_experiment.ipynb #6f4aa66d
+def _own(gamma_factors: tuple[float, ...], l1_factors: tuple[float, ...]) -> dict[str, dict]:
+    "Three values of one parameter of each arm; nodes of the wide and the narrow layer."
+    grown = dict.fromkeys(('bin_enc', 'no_pen_compressed', 'bin_enc_scl'), {'gamma_factor': gamma_factors})
+    decayed = dict.fromkeys(('lin_pen', 'nonlin_pen', 'no_pen', 'relu_pen'), {'weight_decay': (5e-5, 5e-4, 5e-3)})
+    dropped = dict.fromkeys(('dropout_lin_pen', 'dropout_no_pen'), {'dropout': (0.25, 0.5, 0.75)})
+    return {**grown, **decayed, **dropped,
+            'bin_enc_wide': {'nodes': 32, 'gamma_factor': gamma_factors},
+            'bin_enc_narrow': {'nodes': 3, 'gamma_factor': gamma_factors},
+            'bin_enc_l1': {'gamma_factor': l1_factors},
+            'no_pen_scl': {'term_weight': (0.3, 1., 3.)}, 'no_pen_center': {'term_weight': (0.01, 0.1, 1.)},
+            'no_pen_arcface': {'margin': (0.1, 0.3, 0.5)}, 'no_pen_normface': {'scale': (16., 32., 64.)}}
+
+_SMALL = dict(backbone='mlp', width=32, nodes=4, val_fraction=0.1, deepfool_images=100, log_every=20)
+_FAMILY = (
+    Experiment('digits', 'Digits', dict(_SMALL, dataset='digits', epochs=300, gamma_factor=1.028),
+               models=PAPER_ARMS, lrs=(5e-4, 1e-3, 2e-3), replicates=FIVE),
+    Experiment('family', 'Digits, all arms', dict(_SMALL, dataset='digits', epochs=300),
+               models=tuple(ARMS), lrs=(5e-4, 1e-3, 2e-3), replicates=FIVE,
+               own=_own((1.02, 1.028, 1.035), (1.01, 1.015, 1.02))),
+    Experiment('family-mnist-small', 'MNIST, 5,000 images, all arms', dict(_SMALL, dataset='mnist-small', epochs=100),
+               models=tuple(ARMS), lrs=(5e-4, 1e-3, 2e-3), replicates=FIVE,
+               own=_own((1.061, 1.086, 1.109), (1.03, 1.045, 1.061))),
+    Experiment('mnist-small-imbalanced', 'MNIST, 5,000 images, imbalanced', dict(
+        _SMALL, dataset='mnist-small', epochs=100, gamma_factor=1.086, imbalance=30.),
+        models=(*PAPER_ARMS, 'no_pen_compressed', 'no_pen_scl'), lrs=(5e-4, 1e-3, 2e-3), replicates=FIVE),
+)
+EXPERIMENTS = {e.name: e for e in (*_PAPER_AND_SMALLER, *_FAMILY, *_LATER)}
 
 def find_experiment(name: str) -> Experiment:
     "The preset of that name. Raises `UserError` listing those that there are."
