@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ImageData', 'load_data', 'stratified', 'ranks_in_class', 'imbalanced', 'load_splits', 'channel_statistics',
-           'random_crop_flip', 'random_mirror', 'epoch_generator', 'DeviceLoader', 'make_loaders']
+           'random_crop_flip', 'random_mirror', 'epoch_seed', 'epoch_generator', 'DeviceLoader', 'make_loaders']
 
 # %% ../nbs/12_data.ipynb #e425d5e7
 from collections.abc import Iterator
@@ -158,10 +158,13 @@ def random_mirror(
     return torch.where(_half(len(images), generator).view(-1, 1, 1, 1), images.flip(3), images)
 
 # %% ../nbs/12_data.ipynb #0aa5249f
+def epoch_seed(*numbers: int) -> int:
+    "A seed made of several numbers, such as a replicate and an epoch."
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
 def epoch_generator(seed: int, epoch: int, device: torch.device | str) -> torch.Generator:
     "The random numbers of one epoch: a function of seed and epoch alone."
-    mixed = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1)
-    return torch.Generator(device).manual_seed(int(mixed))
+    return torch.Generator(device).manual_seed(epoch_seed(seed, epoch))
 
 class DeviceLoader:
     "Batches of one split, held on `device`."

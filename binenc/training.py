@@ -22,7 +22,7 @@ from .arms import ARMS
 from .checkpoints import (
     Training, find_checkpoint, new_training, remove_checkpoints, save_checkpoint, set_rates, snapshot_bytes,
     snapshot_index, weight_bytes)
-from .data import DeviceLoader, load_splits, make_loaders
+from .data import DeviceLoader, epoch_seed, load_splits, make_loaders
 from .errors import UserError
 from .evaluation import Predictions, all_numbers, evaluate, history_rows
 from .files import package_version, remove_parts, write_bytes, write_json
@@ -50,6 +50,7 @@ def train_epoch(
     "One pass over the shuffled training images, minimising the arm's loss."
     run, epoch = training.run, training.epoch
     training.classifier.train()
+    torch.manual_seed(epoch_seed(run.replicate, epoch, 1)) # dropout draws from torch's own generator
     set_rates(training.optimizer, run, epoch)
     with convolutions(run.precision):
         for x, y in loader.shuffled(epoch):

@@ -119,8 +119,8 @@ def test_an_arm(repo):
     """It trains with its loss, is measured, drawn and tabled; no preset and no stored table changes."""
     folder = extended(repo, 'arm', model='bin_enc,bin_enc_exp')
     table = pd.read_csv(folder / 'tables' / 'table1_accuracy.csv')
-    assert list(table.model.unique()) == ['BinEnc', 'BinEnc L1'] and (table.n == 2).all()
-    assert list(pd.read_csv(folder / 'tables' / 'measures.csv').model.unique()) == ['BinEnc', 'BinEnc L1']
+    assert list(table.model.unique()) == ['BinEnc', 'BinEnc exp'] and (table.n == 2).all()
+    assert list(pd.read_csv(folder / 'tables' / 'measures.csv').model.unique()) == ['BinEnc', 'BinEnc exp']
     runs = pd.read_csv(folder / 'runs.csv').set_index(['model', 'replicate']).test_loss
     assert runs['bin_enc'][0] != runs['bin_enc_exp'][0]
     assert '24 runs = 4 models' in binenc(repo, 'plan', 'demo')

@@ -48,7 +48,7 @@ def other(value):
     """Another value of the same type, where one is easily found."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return value + 1 if isinstance(value, int) else value + 0.5
+    return value + 1 if isinstance(value, int) else value + 0.25
 
 
 def test_a_new_field_changes_no_id(monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import binenc.training as training
+from binenc.arms import ARMS, PAPER_ARMS
 from binenc.checkpoints import CHECKPOINT, PREVIOUS, find_checkpoint, read_checkpoint
 from binenc.errors import UserError
 from binenc.files import read_json
@@ -73,6 +74,24 @@ def test_stopped_at_every_epoch(run, tmp_path, monkeypatch):
     train(run, tmp_path / 'parts')
     assert stored(run, tmp_path / 'parts') == stored(run, tmp_path / 'whole')
     assert len(stored(run, tmp_path / 'whole')) == len(STORED)
+
+
+ARMS_AND_SCHEDULES = [
+    *(Run(**TINY, model=arm) for arm in ARMS if arm not in PAPER_ARMS),
+    Run(**TINY, gamma_schedule='linear', gamma_max=1.0),
+    Run(**TINY, gamma_schedule='cosine', gamma_max=1.0),
+    Run(**TINY, lr_schedule='step', lr_from=1, lr_every=1),
+    Run(**TINY, imbalance=5.0),
+]
+
+
+@pytest.mark.parametrize('run', ARMS_AND_SCHEDULES, ids=describe)
+def test_every_arm_and_schedule_is_continued(run, tmp_path, monkeypatch):
+    """A stop in the middle changes no byte."""
+    train(run, tmp_path / 'whole')
+    train_to(monkeypatch, run, tmp_path / 'parts', 2)
+    train(run, tmp_path / 'parts')
+    assert stored(run, tmp_path / 'parts') == stored(run, tmp_path / 'whole')
 
 
 def test_killed_before_any_rename(tiny, trained, tmp_path):
@@ -182,6 +201,7 @@ def test_any_flipped_bit_is_noticed_or_harmless(interrupted, tiny):
     """A checkpoint with one bit turned is refused, or what is read from it is what was written."""
     path = interrupted[1] / CHECKPOINT
     content, whole = path.read_bytes(), read_checkpoint(path, tiny)
+
     def weights(state):
         return torch.cat([t.flatten().double() for t in state['classifier'].values()])
 

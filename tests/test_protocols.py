@@ -1,0 +1,37 @@
+"""The protocols of the later versions: planned, submitted without sending anything, and trained for a few epochs."""
+
+import subprocess
+
+import pytest
+
+from binenc.experiment import EXPERIMENTS, expand
+from binenc.store import run_folder
+from binenc.training import train
+from helpers import BINENC, REPO, environment
+
+PROTOCOLS = [name for name in EXPERIMENTS if name.rpartition('-')[2] in ('rebuttal', 'iclr', 'lpc')]
+SMALL = dict(dataset='digits', train_images=100, epochs=3, log_every=3, precision='fp32', deepfool_images=0)
+
+
+def test_all_protocols_are_here():
+    """Three data sets for two versions, two for the last."""
+    assert len(PROTOCOLS) == 8
+
+
+@pytest.mark.parametrize('name', PROTOCOLS)
+def test_protocol_is_planned_and_submitted(name, tmp_path):
+    """Every run of the grid is in the arrays that would be sent."""
+    words = BINENC, 'submit', name, '--dry-run', '--results', tmp_path / 'results'
+    done = subprocess.run(words, cwd=REPO, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert f'--array=0-{len(expand(name)) - 1} ' in done.stdout
+
+
+@pytest.mark.parametrize('name', PROTOCOLS)
+def test_protocol_trains(name, tmp_path):
+    """Its network, schedules and wide arm, for three epochs on a hundred digits."""
+    settings = SMALL | (dict(lr_from=1) if name.endswith('lpc') else {})
+    run = expand(name, model='bin_enc_wide', replicate=0, **settings)[0]
+    assert run.nodes == EXPERIMENTS[name].own['bin_enc_wide']['nodes']
+    metrics = train(run, tmp_path)
+    assert metrics['train_accuracy'] > 0.05 and run_folder(run, tmp_path).metrics is not None
