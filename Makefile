@@ -17,9 +17,10 @@ $(BIN)/python:
 # requirements.lock names every package with its version and hash, so that everyone has the environment in which
 # the stored results were made. It covers use, development and the optional data sets: beside torch (5 GB) the rest
 # is small. torch is the CUDA build, which runs without a GPU too; its CPU build does not fit the index's torchvision.
+# The lock is its own constraint, so that one in the user's configuration of pip cannot contradict it.
 # What is installed is remembered in the environment, so that a second `make` starts at once.
 $(VENV)/.binenc: requirements.lock settings.ini setup.py | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	PIP_CONSTRAINT=requirements.lock $(BIN)/python -m pip install --quiet --require-hashes --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 

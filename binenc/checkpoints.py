@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from .data import ranks_in_class
 from .errors import UserError
-from .files import write_bytes
+from .files import read_stored, write_bytes
 from .losses import build_loss
 from .models import Classifier, build_classifier
 from .run import Run, stored_run
@@ -143,7 +143,8 @@ def weight_bytes(classifier: nn.Module, run_id: str) -> bytes:
 def load_weights(path: Path, classifier: nn.Module) -> None:
     "Put stored weights into a classifier. Raises `UserError` naming a file that is damaged or of another network."
     try:
-        classifier.load_state_dict(load_file(path))
+        classifier.load_state_dict(load(read_stored(path)))
+    except UserError: raise
     except Exception as error: # safetensors has its own kinds of errors
         raise UserError(f'{path} cannot be used ({type(error).__name__}: {str(error)[:80]}): '
                         'restore it, or remove its folder and repeat the run') from None
@@ -159,10 +160,12 @@ def snapshot_index(
     each = max(1, min(SNAPSHOT_IMAGES, SNAPSHOT_NUMBERS // nodes) // len(labels.unique()))
     return (ranks_in_class(labels.cpu(), seed=0) < each).nonzero().flatten()
 
-def snapshot_bytes(snapshots: dict[int, Tensor], index: Tensor, labels: Tensor, classes: tuple[str, ...]) -> bytes:
-    "Snapshots as npz: `epochs` (t,), `z` (t, m, d) float32, `index` (m,) in the training images, `y` (m,), `classes`."
+def snapshot_bytes(snapshots: dict[int, Tensor], index: Tensor, labels: Tensor, classes: tuple[str, ...],
+                   run_id: str) -> bytes:
+    """Snapshots as npz: `epochs` (t,), `z` (t, m, d) float32, `index` (m,) in the training images, `y` (m,), `classes`
+    and `run`, the run's id."""
     buffer = io.BytesIO()
     z = torch.stack(list(snapshots.values())).numpy()
     np.savez_compressed(buffer, epochs=np.array(list(snapshots)), z=z, index=index.numpy(),
-                        y=labels.cpu()[index].numpy(), classes=np.array(classes))
+                        y=labels.cpu()[index].numpy(), classes=np.array(classes), run=np.array(run_id))
     return buffer.getvalue()

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['version', 'options', 'data', 'plan', 'plan_lines', 'run', 'elsewhere', 'one_run', 'sweep', 'check_can_train',
-           'any_unfinished', 'measure', 'numbers_before', 'difference_line', 'status', 'list_experiments', 'figures',
-           'main']
+           'any_unfinished', 'measure', 'numbers_before', 'difference_line', 'status', 'list_experiments', 'merge',
+           'verify', 'figures', 'main']
 
 # %% ../nbs/30_cli.ipynb #fd6af702
 import sys
@@ -20,9 +20,11 @@ from .console import (
     DATA, RESULTS, DataDir, Jobs, Name, ResultsDir, Settings, app, chosen, compute, draw, out, stopped, to_compute)
 from .errors import UserError
 from .experiment import AXES, EXPERIMENTS, SELECTION, Experiment, expand, parse_settings, planned
+from .files import check_stored
 from .run import Run
 from .store import (
-    is_measured, keep_experiment, run_folder, runs_with_weights, stored_experiment, stored_names)
+    KEPT_FILES, RUN_FILES, experiment_folder, is_measured, keep_experiment, run_folder, runs_with_weights,
+    stored_experiment, stored_names)
 
 # %% ../nbs/30_cli.ipynb #c63acf7d
 def version(value: bool) -> None:
@@ -230,6 +232,34 @@ def list_experiments(results_dir: Path) -> None:
         out.print(summary(expand(stored_experiment(name, results_dir)), results_dir))
     if not names:
         out.print(f'no experiment has results in {results_dir}; there are the presets {", ".join(EXPERIMENTS)}')
+
+# %% ../nbs/30_cli.ipynb #ce159da1
+@app.command()
+def merge(
+    source: Annotated[Path, typer.Argument(metavar='FOLDER', help='results from elsewhere: EXPERIMENT/... in it')],
+    results_dir: ResultsDir = RESULTS,
+):
+    "Add the finished runs of another folder of results to those here. Nothing here is replaced."
+    from binenc import results
+    for name, (new, both) in results.merge(source, results_dir).items():
+        out.print(f'{name}: {new} runs added' + (f', {both} were here already and stay as they are' if both else ''))
+
+@app.command()
+def verify(
+    experiment: Name,
+    accept: Annotated[bool, typer.Option('--accept', help='list the files as they are now: after an edit')] = False,
+    results_dir: ResultsDir = RESULTS,
+):
+    "Compare every stored file of an experiment with the list of checksums in its folder."
+    if experiment not in stored_names(results_dir): raise UserError(f'{experiment} has no results in {results_dir}')
+    folder = experiment_folder(experiment, results_dir)
+    runs = sorted(path.parent for path in folder.glob('runs/*/metrics.json'))
+    problems = check_stored(folder, KEPT_FILES if accept else ())
+    problems += [problem for run in runs for problem in check_stored(run, RUN_FILES if accept else ())]
+    for problem in problems:
+        out.print(problem)
+    if problems: raise typer.Exit(1)
+    out.print(f'{experiment}: every listed file is what was stored (tables, and {len(runs)} runs)')
 
 # %% ../nbs/30_cli.ipynb #5d6fc4d9
 @app.command()

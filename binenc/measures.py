@@ -42,8 +42,8 @@ class Measure:
 # %% ../nbs/08_measures.ipynb #d674f384
 _CLASSIFIER = (
     Measure('accuracy', 'evaluation:accuracy', 'predictions', 'test accuracy', 'test', 'larger'),
-    Measure('worst_class_accuracy', 'evaluation:worst_class_accuracy', 'predictions', 'accuracy of the worst class', 'test',
-            'larger'),
+    Measure('worst_class_accuracy', 'evaluation:worst_class_accuracy', 'predictions', 'accuracy of the worst class',
+            'test', 'larger'),
     Measure('loss', 'evaluation:cross_entropy', 'predictions', 'test cross entropy', 'test', 'smaller'),
 )
 _COLLAPSE = (

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['KEYS', 'KEPT_BYTES', 'SMALL_WEIGHTS', 'LARGE_WEIGHTS', 'KEPT_ARRAYS', 'read_run', 'read_csv', 'kept_table', 'collect',
            'select', 'histories', 'kept_history', 'keep_results', 'with_kept_runs', 'read_arrays', 'array_bytes',
-           'keep_arrays', 'keep_weights']
+           'kept_arrays', 'kept_weights', 'merge']
 
 # %% ../nbs/22_results.ipynb #a886ffd3
 import io
 import math
-import zipfile
+import shutil
+import uuid
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,11 +19,12 @@ from typing import TYPE_CHECKING
 from .arms import ARMS
 from .errors import UserError, unknown
 from .experiment import SELECTION, Experiment, expand
-from .files import read_json, write_bytes
+from .files import check_stored, read_json, read_stored, write_stored
+from .locks import owner_of
 from .run import DEFAULTS
 from .store import (
-    HISTORY, WEIGHTS, RunFolder, experiment_folder, grown, keep_experiment, kept_rows, read_history, resolve_experiment,
-    run_folder, run_path)
+    HISTORY, KEPT_FILES, WEIGHTS, RunFolder, experiment_bytes, experiment_folder, grown, kept_rows, read_history,
+    resolve_experiment, run_folder, run_path, stored_experiment, stored_names)
 
 # %% ../nbs/22_results.ipynb #98979692
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ def read_run(folder: RunFolder) -> dict:
     return row | {'finished': True} | _provenance(folder) | numbers
 
 def _provenance(folder: RunFolder) -> dict:
-    about = read_json(folder / 'run.json') if (folder / 'run.json').exists() else {}
+    about = read_json(folder / 'run.json', read_stored) if (folder / 'run.json').exists() else {}
     return {'device': about.get('device'), 'commit': about.get('commit'), 'dirty': about.get('dirty'),
             'torch': about.get('versions', {}).get('torch')}
 
@@ -48,8 +50,9 @@ def _provenance(folder: RunFolder) -> dict:
 def read_csv(path: Path) -> 'pd.DataFrame':
     "A stored table, every digit kept. Raises `UserError` for a damaged one."
     import pandas as pd
-    try: return pd.read_csv(path)
-    except (ValueError, OSError) as error:
+    content = read_stored(path)
+    try: return pd.read_csv(io.BytesIO(content))
+    except ValueError as error: # pandas' own errors are among these
         raise UserError(f'{path} is damaged ({error}): restore it, or remove it and repeat the runs') from None
 
 def kept_table(
@@ -147,12 +150,11 @@ def keep_results(
     runs = collect(experiment, results_dir)
     selected = select(runs, experiment.selection)
     history = histories(selected, results_dir)
-    keep_experiment(experiment, results_dir) # from here on, nothing is refused
-    for name, table in ('runs.csv', with_kept_runs(runs, experiment.name, results_dir)), ('selected.csv', selected):
-        write_bytes(folder / name, _lean(table, folder / name).to_csv(index=False).encode())
-    write_bytes(folder / 'history.csv', history.to_csv(index=False).encode())
-    keep_arrays(selected, folder, results_dir)
-    keep_weights(selected, folder, results_dir)
+    tables = ('runs.csv', with_kept_runs(runs, experiment.name, results_dir)), ('selected.csv', selected)
+    files = {name: _lean(table, folder / name).to_csv(index=False).encode() for name, table in tables}
+    files |= {'history.csv': history.to_csv(index=False).encode(), 'experiment.json': experiment_bytes(experiment)}
+    files |= kept_arrays(selected, results_dir) | kept_weights(selected, results_dir)
+    write_stored(folder, files, adopt=KEPT_FILES)
     return runs, selected
 
 # %% ../nbs/22_results.ipynb #2be5c196
@@ -178,8 +180,9 @@ def read_arrays(path: Path) -> dict:
     "The arrays of an npz file. Raises `UserError` for a damaged one."
     import numpy as np
     try:
-        with np.load(path) as arrays: return dict(arrays)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zipfile.zlib.error) as error:
+        with np.load(io.BytesIO(read_stored(path))) as arrays: return dict(arrays)
+    except UserError: raise
+    except Exception as error: # whatever a damaged archive makes of the readers
         raise UserError(f'{path} is damaged ({type(error).__name__}): restore it, or remove its folder '
                         'and repeat the run') from None
 
@@ -193,7 +196,8 @@ def array_bytes(arrays: dict) -> bytes:
 def _thin_latents(arrays: dict) -> dict:
     "`z`, `y`, `pred` of the train images and `classes`; every k-th image, so that they are small."
     step = math.ceil(arrays['z_train'].nbytes / KEPT_BYTES)
-    return {name: arrays[f'{name}_train'][::step] for name in ('z', 'y', 'pred')} | {'classes': arrays['classes']}
+    about = {name: arrays[name] for name in ('classes', 'run') if name in arrays}
+    return {name: arrays[f'{name}_train'][::step] for name in ('z', 'y', 'pred')} | about
 
 def _thin_snapshots(arrays: dict) -> dict:
     step = math.ceil(arrays['z'].nbytes / KEPT_BYTES)
@@ -203,19 +207,76 @@ def _thin_snapshots(arrays: dict) -> dict:
 # %% ../nbs/22_results.ipynb #e0bcfad7
 KEPT_ARRAYS = {'latents': _thin_latents, 'snapshots': _thin_snapshots} # folder -> what is kept of the run's arrays
 
-def keep_arrays(selected: 'pd.DataFrame', folder: Path, results_dir: str | Path) -> None:
-    "Write `latents/<model>.npz` and `snapshots/<model>.npz` of each arm's first selected run."
+def kept_arrays(selected: 'pd.DataFrame', results_dir: str | Path) -> dict[str, bytes]: # by name of the file
+    "`latents/<model>.npz` and `snapshots/<model>.npz` of each arm's first selected run."
+    files = {}
     for row in selected.drop_duplicates('model').to_dict('records'):
         for kind, thin in KEPT_ARRAYS.items():
             source = run_path(row['experiment'], row['id'], results_dir) / f'{kind}.npz'
             if source.exists(): # only the tables are in a clone, and a run may store no latents
-                write_bytes(folder / kind / f'{row["model"]}.npz', array_bytes(thin(read_arrays(source))))
+                files[f'{kind}/{row["model"]}.npz'] = array_bytes(thin(read_arrays(source)))
+    return files
 
-def keep_weights(selected: 'pd.DataFrame', folder: Path, results_dir: str | Path) -> None:
-    "Write `weights/<id>.safetensors` of selected runs, where they are small enough."
-    first = set(selected.drop_duplicates('model').id)
+def kept_weights(selected: 'pd.DataFrame', results_dir: str | Path) -> dict[str, bytes]: # by name of the file
+    "`weights/<id>.safetensors` of selected runs, where they are small enough."
+    first, files = set(selected.drop_duplicates('model').id), {}
     for row in selected.to_dict('records'):
         source = run_path(row['experiment'], row['id'], results_dir) / WEIGHTS
         limit = LARGE_WEIGHTS if row['id'] in first and ARMS[row['model']].compresses else SMALL_WEIGHTS
         if source.exists() and source.stat().st_size <= limit:
-            write_bytes(folder / 'weights' / f'{row["id"]}.safetensors', source.read_bytes())
+            files[f'weights/{row["id"]}.safetensors'] = read_stored(source)
+    return files
+
+# %% ../nbs/22_results.ipynb #ad61b526
+def merge(
+    source: str | Path, # another folder of results
+    results_dir: str | Path = 'results',
+) -> dict[str, tuple[int, int]]: # experiment -> runs added, runs that are in both
+    """Add the finished runs of another folder of results, with their tables and weights. What is here stays.
+    Raises `UserError` for a damaged file, and for an experiment with other settings here; then nothing was added."""
+    names = stored_names(source)
+    if not names: raise UserError(f'{source} holds no results: give a folder with EXPERIMENT/experiment.json in it')
+    plans = {name: _plan(name, Path(source), Path(results_dir)) for name in names}
+    return {name: _merge_one(*plan, Path(source), Path(results_dir)) for name, plan in plans.items()}
+
+def _plan(name: str, source: Path, results_dir: Path) -> tuple[Experiment, list[str], int]: # the grid, new ids, others
+    theirs = stored_experiment(name, source)
+    both = grown(theirs, results_dir)
+    ids = [set(collect(both, place).query('finished').id) for place in (source, results_dir)]
+    for folder in experiment_folder(name, source), *(run_path(name, run_id, source) for run_id in ids[0]):
+        for problem in check_stored(folder): raise UserError(problem)
+    return both, sorted(ids[0] - ids[1]), len(ids[0] & ids[1])
+
+def _merge_one(e: Experiment, new: list[str], others: int, source: Path, results_dir: Path) -> tuple[int, int]:
+    here, there = (experiment_folder(e.name, place) for place in (results_dir, source))
+    for run_id in new:
+        if (run_path(e.name, run_id, source) / 'metrics.json').exists():
+            _copy_run(run_path(e.name, run_id, source), run_path(e.name, run_id, results_dir))
+    files = {path.relative_to(there).as_posix(): read_stored(path) for kind in ('latents', 'snapshots', 'weights')
+             for path in sorted((there / kind).glob('*')) if not (here / kind / path.name).exists()}
+    tables = {name: _joined_table(here / name, there / name) for name in ('runs.csv', 'history.csv')}
+    files |= {name: content for name, content in tables.items() if content}
+    write_stored(here, files | {'experiment.json': experiment_bytes(e)}, adopt=KEPT_FILES)
+    if tables['runs.csv']:
+        keep_results(e, results_dir)
+    return len(new), others
+
+def _copy_run(source: Path, target: Path) -> None:
+    "Copy a finished run; it replaces an unfinished one that nobody computes."
+    if owner_of(target): raise UserError(f'{target} is being computed: wait for it, or stop it first')
+    part = target.with_name(f'.{target.name}.{uuid.uuid4().hex[:8]}')
+    try:
+        shutil.copytree(source, part, ignore=shutil.ignore_patterns('.*', 'lock', 'stop', 'checkpoint*'))
+        shutil.rmtree(target, ignore_errors=True)
+        part.rename(target)
+    except OSError as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise UserError(f'cannot write {target} ({error.strerror}): make room or choose another folder') from None
+
+def _joined_table(here: Path, there: Path) -> bytes: # empty where there is no table
+    "The rows here, and those of the other table whose runs are not here."
+    import pandas as pd
+    tables = [read_csv(path) for path in (here, there) if path.exists()]
+    if len(tables) == 2:
+        tables[1] = tables[1][~tables[1].id.isin(tables[0].id)]
+    return pd.concat(tables, ignore_index=True).to_csv(index=False).encode() if tables else b''

@@ -169,6 +169,7 @@ def test_experiments_of_one_title_stay_apart(copy):
     add_experiment(copy)
     path = copy / 'results' / 'other' / 'experiment.json'
     path.write_text(path.read_text().replace('"Other"', '"Digits"'))
+    (path.parent / 'SHA256SUMS').unlink()
     results = figures.StoredResults(['tiny', 'other'], copy / 'results')
     assert list(summaries.claims_table(results))[1:] == ['Digits (tiny)', 'Digits (other)']
     assert summaries.as_markdown(summaries.accuracy_table(results), []).count('| NoPen |') == 2
