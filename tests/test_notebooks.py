@@ -99,9 +99,9 @@ def test_unknown_parameter_is_refused(tmp_path):
 
 # these are about files and commands
 WITHOUT_PICTURE = {f'{name}.ipynb' for name in (
-    '05_errors', '08_measures', '16_files', '17_locks', '18_store', '19_checkpoints', '25_launch', '26_slurm',
-    '27_status',
-    '28_console', '29_cluster', '30_cli')}
+    '08_errors', '11_measures', '19_files', '20_locks', '21_store', '22_checkpoints', '31_launch', '32_slurm',
+    '33_status',
+    '34_console', '35_cluster', '36_cli')}
 
 
 @each_chapter
