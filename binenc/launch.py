@@ -93,7 +93,7 @@ def execute_notebook(
 ) -> None:
     "Execute a notebook in a fresh kernel. Raises `UserError` for an unknown parameter, and papermill's errors."
     import papermill
-    from binenc.kernels import KERNEL_MANAGER
+    from binenc.kernels import KERNEL_MANAGER, sockets_in
     check_parameters(name, parameters)
     output.parent.mkdir(parents=True, exist_ok=True)
     os.environ['JUPYTER_PREFER_ENV_PATH'] = '1' # a kernel of this environment, not one of the home folder
@@ -101,12 +101,7 @@ def execute_notebook(
         papermill.execute_notebook(
             notebook_path(name), output, parameters=parameters, kernel_name='python3', progress_bar=False,
             log_output=False, stdout_file=LineWriter(say), start_timeout=300, shutdown_kernel='immediate',
-            config=_sockets_in(sockets), cwd=os.getcwd(), kernel_manager_class=KERNEL_MANAGER)
-
-def _sockets_in(folder: str):
-    "Settings that let kernels talk through files: many of them on one node would collide on TCP ports."
-    from traitlets.config import Config
-    return Config({'KernelManager': {'transport': 'ipc', 'ip': f'{folder}/k'}})
+            config=sockets_in(sockets), cwd=os.getcwd(), kernel_manager_class=KERNEL_MANAGER)
 
 def short_folder() -> str:
     "The temporary folder, or /tmp if its name is too long for a socket's path of 107 bytes."
