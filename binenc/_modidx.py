@@ -568,5 +568,4 @@ d = { 'settings': { 'branch': 'main',
                                  'binenc.training.timed_epoch': ('training.html#timed_epoch', 'binenc/training.py'),
                                  'binenc.training.train': ('training.html#train', 'binenc/training.py'),
                                  'binenc.training.train_epoch': ('training.html#train_epoch', 'binenc/training.py'),
-                                 'binenc.training.write_course': ('training.html#write_course', 'binenc/training.py')},
-            'binenc.warm': {}}}
+                                 'binenc.training.write_course': ('training.html#write_course', 'binenc/training.py')}}}

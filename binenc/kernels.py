@@ -19,7 +19,7 @@ from .locks import process_start
 # %% ../nbs/38_kernels.ipynb #a29a94cf
 WARM = multiprocessing.get_context('forkserver') if sys.platform == 'linux' else None
 if WARM:
-    WARM.set_forkserver_preload(['binenc.warm'])
+    WARM.set_forkserver_preload(['binenc._warm'])
 
 def serve(
     connection_file: str,
