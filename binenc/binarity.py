@@ -7,8 +7,7 @@ __all__ = ['TOLERANCE', 'MAX_ITER', 'VARIANCE_FLOOR', 'BINS', 'NUMBERS_AT_A_TIME
            'fit_two_gaussians', 'mixture_score', 'mixture_width', 'peaks_distances', 'peaks_distance_mean',
            'peaks_distance_std', 'binarity_metrics', 'ClassCodes', 'class_codes', 'hamming', 'same_encoding_fraction',
            'distinct_codes', 'min_hamming', 'encoding_fraction', 'off_code', 'hamming_within', 'hamming_between',
-           'hamming_histograms', 'bit_balance', 'bit_correlation', 'code_entropy', 'Decoding', 'decode',
-           'nearest_code_accuracy', 'confusions_by_distance', 'confusion_distance']
+           'hamming_histograms', 'bit_balance', 'bit_correlation', 'code_entropy']
 
 # %% ../nbs/02_binarity.ipynb #06ab4c5c
 import math
@@ -291,47 +290,3 @@ def _same_rows(bits: Tensor) -> Tensor: # (n,) int64, equal for equal rows
         word = part.double() @ 2.**torch.arange(part.shape[1], device=bits.device, dtype=torch.float64)
         index = (index * 2**31 + word.long()).unique(return_inverse=True)[1]
     return index
-
-# %% ../nbs/02_binarity.ipynb #f9588a38
-@dataclass(frozen=True)
-class Decoding:
-    "Test samples held against the codes of the K train classes."
-    codes: ClassCodes # of the train samples
-    distance: Tensor  # (m, K) bits in which each test sample differs from each code
-    y: Tensor         # (m,) int64 true classes
-    pred: Tensor      # (m,) int64 predicted classes
-
-def decode(
-    codes: ClassCodes, # of train samples, with d bits
-    z: Tensor, y: Tensor, pred: Tensor, # (m, d) test latents, (m,) true and predicted classes
-) -> Decoding:
-    "Hold test samples against train codes. ValueError for shapes that do not match, or latents that are not finite."
-    z = as_latents(z)
-    return Decoding(codes, hamming(z > 0, codes.bits), as_labels(y, z), as_labels(pred, z))
-
-def nearest_code_accuracy(decoding: Decoding) -> float:
-    "Share of test samples whose nearest train code is that of their class; with t nearest codes each counts 1/t."
-    nearest = decoding.distance == decoding.distance.amin(1, keepdim=True)
-    own = decoding.y[:, None] == decoding.codes.classes
-    return float(((nearest & own).sum(1) / nearest.sum(1).double()).mean())
-
-# %% ../nbs/02_binarity.ipynb #c8ba3e21
-def confusions_by_distance(
-    decoding: Decoding,
-) -> tuple[Tensor, Tensor]: # (d + 1,) int64 each: mistakes, and pairs of classes, by the distance of the two codes
-    "How many bits lie between the codes of the true and the predicted class of each mistake, and of all pairs."
-    classes, bits = decoding.codes.classes, decoding.codes.bits
-    apart = hamming(bits, bits).long()
-    y, pred = (labels[torch.isin(decoding.y, classes) & torch.isin(decoding.pred, classes)
-                      & (decoding.y != decoding.pred)] for labels in (decoding.y, decoding.pred))
-    mistakes = apart[torch.searchsorted(classes, y), torch.searchsorted(classes, pred)]
-    i, j = torch.triu_indices(len(bits), len(bits), offset=1, device=bits.device)
-    return tuple(distances.bincount(minlength=bits.shape[1] + 1) for distances in (mistakes, apart[i, j]))
-
-def confusion_distance(decoding: Decoding) -> float:
-    """Mean code distance of the true and the predicted class over the mistakes, divided by that of all pairs of
-    classes. Below 1 where classes with similar codes are confused; NaN without mistakes, or if all codes are equal."""
-    mistakes, pairs = confusions_by_distance(decoding)
-    bits = torch.arange(len(pairs), device=pairs.device, dtype=torch.float64)
-    if not mistakes.sum() or not (pairs * bits).sum(): return float('nan')
-    return float((mistakes * bits).sum() / mistakes.sum() / ((pairs * bits).sum() / pairs.sum()))

@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .arms import ARMS, Arm
-from .binarity import Decoding, class_codes, decode, fit_two_gaussians, standardise
+from .binarity import class_codes, fit_two_gaussians, standardise
 from .collapse import class_statistics
 from .data import DeviceLoader
-from .geometry import Layer, class_geometry
+from .geometry import Decoding, Layer, class_geometry, decode
 from .head import CosineHead
 from .measures import GROUPED, MEASURES, Measure
 from .reliability import (

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['SAMPLES_AT_A_TIME', 'RATIO_LIMIT', 'NEIGHBOURS', 'ClassGeometry', 'class_geometry', 'vertex_cosine',
            'vertex_cosine_worst', 'vertex_spread', 'cdnv', 'norm_variation', 'entry_variation', 'Layer',
-           'distances_from_means', 'self_duality', 'nearest_mean_mismatch', 'nc4_train', 'nc4_test', 'distance_margins',
+           'distances_from_means', 'self_duality', 'nearest_mean_mismatch', 'nc4_train', 'nc4_test', 'Decoding',
+           'decode', 'nearest_code_accuracy', 'confusions_by_distance', 'confusion_distance', 'distance_margins',
            'distance_margin', 'distance_margin_median', 'one_vs_rest', 'one_vs_rest_margin', 'entropy',
            'latent_entropy']
 
@@ -19,7 +20,7 @@ from scipy.optimize import nnls
 from scipy.special import digamma, gammaln
 from torch import Tensor
 
-from .binarity import standardise
+from .binarity import ClassCodes, hamming, standardise
 from .collapse import as_labels, as_latents
 
 # %% ../nbs/03_geometry.ipynb #351acba4
@@ -131,6 +132,50 @@ def nc4_train(layer: Layer) -> float:
 def nc4_test(layer: Layer) -> float:
     "NC4 of the test images, by the means of the train images."
     return nearest_mean_mismatch(layer.train, layer.z, layer.pred)
+
+# %% ../nbs/03_geometry.ipynb #10272f4e
+@dataclass(frozen=True)
+class Decoding:
+    "Test samples held against the codes of the K train classes."
+    codes: ClassCodes # of the train samples
+    distance: Tensor  # (m, K) bits in which each test sample differs from each code
+    y: Tensor         # (m,) int64 true classes
+    pred: Tensor      # (m,) int64 predicted classes
+
+def decode(
+    codes: ClassCodes, # of train samples, with d bits
+    z: Tensor, y: Tensor, pred: Tensor, # (m, d) test latents, (m,) true and predicted classes
+) -> Decoding:
+    "Hold test samples against train codes. ValueError for shapes that do not match, or latents that are not finite."
+    z = as_latents(z)
+    return Decoding(codes, hamming(z > 0, codes.bits), as_labels(y, z), as_labels(pred, z))
+
+def nearest_code_accuracy(decoding: Decoding) -> float:
+    "Share of test samples whose nearest train code is that of their class; with t nearest codes each counts 1/t."
+    nearest = decoding.distance == decoding.distance.amin(1, keepdim=True)
+    own = decoding.y[:, None] == decoding.codes.classes
+    return float(((nearest & own).sum(1) / nearest.sum(1).double()).mean())
+
+# %% ../nbs/03_geometry.ipynb #08af96aa
+def confusions_by_distance(
+    decoding: Decoding,
+) -> tuple[Tensor, Tensor]: # (d + 1,) int64 each: mistakes, and pairs of classes, by the distance of the two codes
+    "How many bits lie between the codes of the true and the predicted class of each mistake, and of all pairs."
+    classes, bits = decoding.codes.classes, decoding.codes.bits
+    apart = hamming(bits, bits).long()
+    y, pred = (labels[torch.isin(decoding.y, classes) & torch.isin(decoding.pred, classes)
+                      & (decoding.y != decoding.pred)] for labels in (decoding.y, decoding.pred))
+    mistakes = apart[torch.searchsorted(classes, y), torch.searchsorted(classes, pred)]
+    i, j = torch.triu_indices(len(bits), len(bits), offset=1, device=bits.device)
+    return tuple(distances.bincount(minlength=bits.shape[1] + 1) for distances in (mistakes, apart[i, j]))
+
+def confusion_distance(decoding: Decoding) -> float:
+    """Mean code distance of the true and the predicted class over the mistakes, divided by that of all pairs of
+    classes. Below 1 where classes with similar codes are confused; NaN without mistakes, or if all codes are equal."""
+    mistakes, pairs = confusions_by_distance(decoding)
+    bits = torch.arange(len(pairs), device=pairs.device, dtype=torch.float64)
+    if not mistakes.sum() or not (pairs * bits).sum(): return float('nan')
+    return float((mistakes * bits).sum() / mistakes.sum() / ((pairs * bits).sum() / pairs.sum()))
 
 # %% ../nbs/03_geometry.ipynb #7e7c99a0
 RATIO_LIMIT = 1 / torch.finfo(torch.float32).eps # a larger ratio of distances cannot be told from infinity

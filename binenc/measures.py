@@ -134,9 +134,9 @@ _CODE = (
     Measure('bit_correlation', 'binarity:bit_correlation', 'latents', 'largest correlation of two bits', 'train',
             'smaller'),
     Measure('code_entropy', 'binarity:code_entropy', 'latents', 'entropy of the codes [bit]', 'train'),
-    Measure('nearest_code_accuracy', 'binarity:nearest_code_accuracy', 'decoding', 'accuracy of the nearest code',
+    Measure('nearest_code_accuracy', 'geometry:nearest_code_accuracy', 'decoding', 'accuracy of the nearest code',
             better='larger'),
-    Measure('confusion_distance', 'binarity:confusion_distance', 'decoding', 'code distance of confused classes'),
+    Measure('confusion_distance', 'geometry:confusion_distance', 'decoding', 'code distance of confused classes'),
 )
 _RELIABILITY = (
     Measure('mahalanobis_auroc', 'reliability:auroc', 'errors', 'Mahalanobis AUROC', better='larger'),

@@ -6,8 +6,8 @@
 __all__ = ['FLOOR', 'TIE_BITS', 'ODIN_TEMPERATURE', 'CALIBRATION_BINS', 'Gaussian', 'fit_gaussian', 'gaussian_distance',
            'ClassGaussians', 'fit_class_gaussians', 'mahalanobis_distance', 'error_auroc', 'ErrorScores', 'auroc',
            'misclassified', 'mahalanobis_errors', 'mahalanobis_auroc', 'RiskCoverage', 'risk_coverage',
-           'selective_risk', 'augrc', 'aurc', 'risk_at_80', 'fpr_at_95', 'softmax_errors', 'calibration_error',
-           'adaptive_calibration_error']
+           'selective_risk', 'augrc', 'aurc', 'risk_at_80', 'fpr_at_95', 'softmax_errors', 'ood_auroc',
+           'calibration_error', 'adaptive_calibration_error']
 
 # %% ../nbs/04_reliability.ipynb #0ef1dbd0
 from dataclasses import dataclass
@@ -219,6 +219,15 @@ def softmax_errors(
     pred = logits.argmax(1, keepdim=True)
     others = logits.scatter(1, pred, -torch.inf).logsumexp(1)
     return ErrorScores(others - logits.gather(1, pred).squeeze(1), pred.squeeze(1) != as_labels(y, logits))
+
+# %% ../nbs/04_reliability.ipynb #9db60663
+def ood_auroc(
+    inside: ErrorScores, # of test images
+    outside: ErrorScores, # of images of another data set; whether they are classified correctly does not matter
+) -> float:
+    "P(an image from outside is more suspicious than one from inside) + P(equal) / 2. NaN if a distance is."
+    elsewhere = torch.arange(len(inside.distance) + len(outside.distance)) >= len(inside.distance)
+    return error_auroc(torch.cat([inside.distance, outside.distance]), elsewhere)
 
 # %% ../nbs/04_reliability.ipynb #eb599e1a
 CALIBRATION_BINS = 15

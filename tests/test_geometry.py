@@ -11,27 +11,21 @@ from scipy.optimize import minimize
 from scipy.spatial import cKDTree
 from scipy.special import digamma, gammaln
 
-from binenc.binarity import (
-    class_codes,
-    code_entropy,
-    confusions_by_distance,
-    decode,
-    hamming_between,
-    hamming_within,
-    nearest_code_accuracy,
-    off_code,
-)
+from binenc.binarity import class_codes, code_entropy, hamming_between, hamming_within, off_code
 from binenc.collapse import class_statistics, trace_quotient
 from binenc.geometry import (
     Layer,
     cdnv,
     class_geometry,
+    confusions_by_distance,
+    decode,
     distance_margin,
     distance_margin_median,
     distance_margins,
     entropy,
     nc4_test,
     nc4_train,
+    nearest_code_accuracy,
     one_vs_rest,
     self_duality,
     vertex_cosine,
