@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SHOWN_NODES', 'EDGES', 'CAPTION', 'COLOURS', 'LIMIT', 'NAMED', 'shadow', 'vertices', 'Course', 'in_own_units',
            'fraction_of', 'course', 'stored_courses', 'between', 'caption', 'short_name', 'draw_points', 'draw_bars',
-           'draw_fractions', 'frame', 'heading', 'positions', 'animation_bytes', 'png_bytes', 'save_animation']
+           'draw_fractions', 'frame', 'png_bytes', 'heading', 'positions', 'animation_bytes', 'save_animation']
 
 # %% ../nbs/29_animation.ipynb #d30e2107
 import io
@@ -199,6 +199,12 @@ def frame(
         fig.suptitle(heading(courses, at), fontsize=12)
     return fig
 
+def png_bytes(fig: Figure) -> bytes:
+    "A picture as PNG; the same picture gives the same bytes."
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format='png', dpi=120, metadata={'Software': None})
+    return buffer.getvalue()
+
 def heading(courses: list[Course], at: float) -> str:
     "Epoch, and gamma where there is one."
     gammas = [between(c.gamma, at) for c in courses if c.gamma.any()]
@@ -230,12 +236,6 @@ def animation_bytes(
 def _pixels(fig: Figure):
     from PIL import Image
     return Image.open(io.BytesIO(png_bytes(fig))).convert('RGB')
-
-def png_bytes(fig: Figure) -> bytes:
-    "A picture as PNG; the same picture gives the same bytes."
-    buffer = io.BytesIO()
-    fig.savefig(buffer, format='png', dpi=120, metadata={'Software': None})
-    return buffer.getvalue()
 
 def _of_few_colours(frames: list, colours: int = 64) -> list:
     "With one palette, so that what stays the same in the next frame takes no bytes."
