@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from .errors import UserError
-from .experiment import EXPERIMENTS, Experiment, parse_settings
+from .experiment import EXPERIMENTS, Experiment, expand, parse_settings
 from .run import Run
-from .store import grown, resolve_experiment
+from .store import grown, resolve_experiment, tidy
 
 # %% ../nbs/34_console.ipynb #b68d94b8
 app = typer.Typer(help='Binary encoding in deep classifiers: train, sweep, measure, draw.', no_args_is_help=True,
@@ -48,6 +48,7 @@ def to_compute(name: str, settings: list[str] | None, results_dir: Path) -> Expe
         raise UserError(f'{e.name} selects by validation accuracy, but val_fraction=0 holds out no images: '
                         'add --set val_fraction=0.1, or --set selection=train or selection=test')
     grown(e, results_dir)
+    tidy(expand(e), results_dir)
     return e
 
 # %% ../nbs/34_console.ipynb #75ca2c4b

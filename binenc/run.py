@@ -17,7 +17,7 @@ from typing import Any, get_args, get_type_hints
 
 from .arms import ARMS
 from .datasets import dataset_info
-from .errors import UserError, unknown
+from .errors import UserError, shown, unknown
 from .schedules import GAMMA_SCHEDULES, LR_SCHEDULES, gamma_at
 
 # %% ../nbs/13_run.ipynb #244f6d1c
@@ -158,7 +158,7 @@ def checked(
 
 def _impossible(name: str, value: Any) -> UserError:
     wanted = RULES[name][1] if name in RULES else WORDS[TYPES[name][0]]
-    return UserError(f'{name}={value!r} is not possible: {name} must be {wanted}')
+    return UserError(f'{name}={shown(value)} is not possible: {name} must be {wanted}')
 
 # %% ../nbs/13_run.ipynb #161ba5b4
 TOGETHER = ( # (which combination is impossible, what to do)
