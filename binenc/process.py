@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['OWN_FOLDERS', 'KILLS', 'own_temporary_folder', 'remove_left_folders', 'cores', 'memory_kills', 'kills_in',
-           'StopOnSignal']
+           'gpu_memory_share', 'StopOnSignal']
 
 # %% ../nbs/30_process.ipynb #ce018b89
 import atexit
@@ -70,6 +70,13 @@ def kills_in(path: Path) -> int:
     "The count in one of these files; 0 if it is not there."
     try: return int(re.search(r'^oom_kill (\d+)$', path.read_text(), re.M)[1])
     except (OSError, TypeError): return 0
+
+# %% ../nbs/30_process.ipynb #8d4b2e83
+def gpu_memory_share() -> float | None:
+    "The largest share of the GPU's memory that PyTorch has reserved in this process; None if it does not use one."
+    import torch
+    if not torch.cuda.is_initialized(): return None
+    return torch.cuda.max_memory_reserved() / torch.cuda.get_device_properties(0).total_memory
 
 # %% ../nbs/30_process.ipynb #d81ef11a
 class StopOnSignal:
