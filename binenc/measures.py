@@ -28,7 +28,7 @@ class Measure:
     heading: str            # in printed tables
     split: str = ''         # the split that tables show; empty where the view has none
     better: str = ''        # 'larger' or 'smaller'; empty where neither is better in itself
-    scale_free: bool = True # whether it stays the same if latents are multiplied, and output weights divided, by a number
+    scale_free: bool = True # whether it stays the same if latents are multiplied, output weights divided by a number
     bound: Callable[[int, int], float] | None = None # (classes K, nodes d) -> what cannot be surpassed
 
     @property
@@ -94,7 +94,8 @@ _GEOMETRY = (
     Measure('vertex_cosine', 'geometry:vertex_cosine', 'geometry', 'cosine to the nearest vertex', 'train', 'larger'),
     Measure('vertex_cosine_worst', 'geometry:vertex_cosine_worst', 'geometry',
             'cosine to the nearest vertex, worst class', 'train', 'larger'),
-    Measure('vertex_spread', 'geometry:vertex_spread', 'geometry', 'spread of distances from the origin', 'train', 'smaller'),
+    Measure('vertex_spread', 'geometry:vertex_spread', 'geometry', 'spread of distances from the origin', 'train',
+            'smaller'),
     Measure('cdnv', 'geometry:cdnv', 'geometry', 'CDNV', 'train', 'smaller'),
     Measure('norm_variation', 'geometry:norm_variation', 'latents', 'variation of lengths of samples', 'train',
             'smaller'),
