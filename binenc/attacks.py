@@ -146,7 +146,7 @@ def fmn(
     unit: Tensor | None = None, # (n,) unit of the logits, see `margin`
 ) -> Tensor: # (n, ...)
     "The shortest perturbation found on S + 1 walks, see Pintor et al. (2021), algorithm 1, in the Euclidean norm."
-    reach = length(starts[0])
+    reach = torch.where(length(starts[0]).isfinite(), length(starts[0]), length(x))
     begins = torch.cat([torch.zeros_like(x)[None], torch.where(starts.isfinite(), starts, 0)])
     walks, n = len(begins), len(x)
     many = [part.repeat(walks, *[1] * (part.dim() - 1)) for part in (x, y, reach)]

@@ -89,7 +89,7 @@ class Bar:
     def line(self, run: Run, text: str) -> None:
         "A line that a run printed: its epoch moves the bar's text."
         self.begun.setdefault(run, time.monotonic())
-        if text.startswith('epoch '):
+        if text.startswith(('epoch ', 'attack ')):
             self.bar.update(self.task, description=f'{run.id}  {text.split(":")[0]}')
 
     def end(self, run: Run, state: str, reason: str) -> None:
