@@ -12,6 +12,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -190,7 +191,8 @@ ROUNDING = [1 + 10. ** k for k in range(-7, 0)] # in float32, an image on the bo
 # %% ../nbs/06_attacks.ipynb #7321021f
 def generators(images: Tensor, seed: int) -> list[torch.Generator]:
     "A generator for each image, of its number (n,) and a seed, on the CPU."
-    return [torch.Generator().manual_seed((seed << 32) + int(i)) for i in images]
+    seeds = [np.random.SeedSequence((seed, int(i))).generate_state(1)[0] for i in images] # torch uses 32 bits of them
+    return [torch.Generator().manual_seed(int(s)) for s in seeds]
 
 def directions(x: Tensor, number: int, draws: list[torch.Generator]) -> Tensor: # (number, n, ...)
     "Random directions of norm 1, for each image from its own generator."
