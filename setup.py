@@ -1,15 +1,31 @@
 "Reads everything from settings.ini, so that name, version and requirements stand in one place."
+import json
 from configparser import ConfigParser
 from pathlib import Path
 
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
 here = Path(__file__).parent
 config = ConfigParser(delimiters=['='])
 config.read(here / 'settings.ini', encoding='utf-8')
 settings = config['DEFAULT']
 
+
+class WithoutOutputs(build_py):
+    "Notebooks are installed without their outputs: papermill runs them, and the pictures are megabytes."
+    def build_package_data(self):
+        super().build_package_data()
+        for path in Path(self.build_lib).glob('binenc/nbs/**/*.ipynb'):
+            notebook = json.loads(path.read_text(encoding='utf-8'))
+            for cell in notebook['cells']:
+                if cell['cell_type'] == 'code':
+                    cell.update(outputs=[], execution_count=None)
+            path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
+
+
 setup(
+    cmdclass={'build_py': WithoutOutputs},
     name=settings['lib_name'],
     version=settings['version'],
     description=settings['description'],

@@ -157,12 +157,14 @@ def attack_run(
 
 def _all_rows(folder: RunFolder, target: Target, names: list[str], source: Callable | None, rows: pd.DataFrame,
               weights: str, say: Callable) -> pd.DataFrame:
-    for name in names:
-        for places in todo_places(target, name, rows):
-            if folder.stop_requested: return rows
-            new = new_rows(target, name, places, source, rows).assign(weights=weights)
-            rows = pd.concat([rows, new[ROW]], ignore_index=True) if len(rows) else new[ROW]
-            _store_rows(folder, rows)
-            folder.renew()
-            say(f'attack {name}, images {places[0] + 1} to {places[-1] + 1}: median {new.relative.median():.4g}')
+    todo = [(name, places) for name in names for places in todo_places(target, name, rows)]
+    total = sum(len(todo_places(target, name, rows[:0])) for name in names)
+    for k, (name, places) in enumerate(todo, 1 + total - len(todo)):
+        if folder.stop_requested: return rows
+        new = new_rows(target, name, places, source, rows).assign(weights=weights)
+        rows = pd.concat([rows, new[ROW]], ignore_index=True) if len(rows) else new[ROW]
+        _store_rows(folder, rows)
+        folder.renew()
+        say(f'batch {k}/{total}: {name}, images {places[0] + 1} to {places[-1] + 1}, '
+            f'median {new.relative.median():.4g}')
     return rows

@@ -23,7 +23,7 @@ from .errors import UserError
 from .experiment import Experiment, expand
 from .files import digest, read_bytes, write_stored
 from .run import Run
-from .store import KEPT_FILES, experiment_folder, run_folder, weights_path
+from .store import KEPT_FILES, experiment_folder, run_folder, tidy, weights_path
 
 # %% ../nbs/37_attacking.ipynb #ca1ff0ca
 if TYPE_CHECKING: # functions import these themselves: other commands answer sooner without
@@ -106,7 +106,7 @@ def run_summary(rows: 'pd.DataFrame') -> dict[str, float]:
     "The numbers of one run, from its rows."
     wide, pixel = by_attack(rows, 'relative'), by_attack(rows, 'pixel').min(axis=1)
     least, tried = wide.min(axis=1), rows.drop_duplicates('image')
-    shortest = wide.le(CLOSE * least, axis=0).idxmax(axis=1).value_counts(normalize=True)
+    shortest = wide.le(CLOSE * least, axis=0).idxmax(axis=1).value_counts(normalize=True) if len(wide) else {}
     return {
         'attacked_images': len(wide), 'misclassified_images': int((tried.true != tried.predicted).sum()),
         'smallest_perturbation_mean': least.mean(), 'smallest_perturbation_median': least.median(),
@@ -258,6 +258,7 @@ def attack(
     sources, selected = attackable(chosen(experiment, settings, results_dir), results_dir)
     if not sources:
         raise UserError(f'no selected run of {experiment} has stored weights in {results_dir}: train it first')
+    tidy(sources, results_dir)
     out.print(f'{len(sources)} of {selected} selected runs have stored weights')
     todo = [run for run, source in sources.items() if again or not is_attacked(run, images, source, results_dir)]
     execute = partial(execute_attacks, sources=sources, images=images, again=again)

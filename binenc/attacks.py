@@ -16,8 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .robustness import VANISHING, deepfool # noqa: F401 - others import it from here, beside the other attacks
-
 # %% ../nbs/06_attacks.ipynb #9169e912
 def logits_of(model: Callable, x: Tensor) -> Tensor: # (n, K)
     "Logits, also of a model that returns `(logits, z)`."
@@ -202,7 +200,7 @@ def directions(x: Tensor, number: int, draws: list[torch.Generator]) -> Tensor: 
 def ask(model: Callable, x: Tensor, y: Tensor, r: Tensor) -> Tensor: # (Q, n) bool
     "Whether each of the perturbations (Q, n, ...) fools."
     at, classes = (x + r).flatten(0, 1), y.repeat(len(r))
-    return torch.cat([fools(model, *part) for part in zip(at.split(2048), classes.split(2048))]).view(len(r), -1)
+    return torch.cat([fools(model, *part) for part in zip(at.split(512), classes.split(512))]).view(len(r), -1)
 
 def normal(model: Callable, x: Tensor, y: Tensor, r: Tensor, u: Tensor, size: Tensor) -> Tensor: # (n, ...)
     "Estimate of the boundary's normal at x + r, from directions u (Q, n, ...) and steps of `size` (n,)."

@@ -57,8 +57,9 @@ def is_sound(e: Experiment) -> bool:
 def joined(a: Experiment, b: Experiment) -> Experiment | None:
     "The grid that holds both, if they differ in models, replicates and learning rates only; else None."
     axes = {axis: tuple(dict.fromkeys((*getattr(a, axis), *getattr(b, axis)))) for axis in AXES.values()}
-    ours, theirs = ({run.id for run in expand(replace(e, **axes))} for e in (a, b))
-    return replace(a, **axes) if ours == theirs else None
+    ours, theirs = (replace(e, **axes) for e in (a, b))
+    same = ours == theirs or {run.id for run in expand(ours)} == {run.id for run in expand(theirs)}
+    return ours if same else None
 
 def _several(value: Any) -> tuple:
     "A tuple of one value or of many; a value given twice counts once."
@@ -194,6 +195,11 @@ _FAMILY = (
     Experiment('mnist-small-imbalanced', 'MNIST, 5,000 images, imbalanced', dict(
         _SMALL, dataset='mnist-small', epochs=100, gamma_factor=1.086, imbalance=30.),
         models=(*PAPER_ARMS, 'no_pen_compressed', 'no_pen_scl'), lrs=(5e-4, 1e-3, 2e-3), replicates=FIVE),
+    Experiment('gamma', 'Digits, growth and end of gamma', dict(
+        _SMALL, dataset='digits', log_every=100, deepfool_images=0, store_latents=False),
+        models=('bin_enc',), lrs=(5e-4, 2e-3), replicates=(0, 1, 2),
+        own={'bin_enc': {'epochs': (100, 300), 'gamma_factor': (1.04, 1.08, 1.16, 1.32),
+                         'gamma_max': (1., 10., 100., 1e3, 1e4)}}),
 )
 EXPERIMENTS = {e.name: e for e in (*_PAPER_AND_SMALLER, *_FAMILY, *_LATER)}
 

@@ -150,12 +150,14 @@ class SlurmCluster:
         max_array_size=1001,  # SLURM's own default: task ids end one below
         memory=64_000,  # MB the node claims to have; nothing is enforced
         extra_conf=None,  # dict of slurm.conf settings that win over those here
+        partitions=None,  # name -> settings in slurm.conf's words; the first is the default one
     ):
         if gpus > len(STAND_INS):
             raise ValueError(f"gpus={gpus}: there are {len(STAND_INS)} stand-in devices")
         self.folder = Path(folder).resolve()
         self.cpus, self.gpus, self.memory, self.max_array_size = cpus, gpus, memory, max_array_size
         self.extra_conf = dict(extra_conf or {})
+        self.partitions = dict(partitions or {"debug": ""})
         self.conf = self.folder / "slurm.conf"
         self.daemons = {}  # name -> Popen, in the order of their start
 
@@ -221,7 +223,10 @@ class SlurmCluster:
         self.conf.write_text(
             conf_text(self.settings())
             + f"NodeName={NODE} NodeAddr=127.0.0.1 CPUs={self.cpus} RealMemory={self.memory}{gres} State=UNKNOWN\n"
-            "PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP\n"
+            + "".join(
+                f"PartitionName={name} Nodes=ALL Default={'NO' if number else 'YES'} MaxTime=INFINITE State=UP {more}\n"
+                for number, (name, more) in enumerate(self.partitions.items())
+            )
         )
         (self.folder / "gres.conf").write_text("".join(f"Name=gpu File={d}\n" for d in STAND_INS[: self.gpus]))
 
@@ -299,7 +304,8 @@ class SlurmCluster:
     def node_state(self):
         "State of the node as sinfo names it, '' while the controller does not answer"
         done = self.run("sinfo", "-h", "-N", "-o", "%T", check=False)
-        return done.stdout.strip() if done.returncode == 0 else ""
+        states = set(done.stdout.split())  # one for each partition
+        return states.pop() if done.returncode == 0 and len(states) == 1 else ""
 
     def until(self, true, limit, complaint):
         "Poll until something is true; say what the logs say when it does not come true or a daemon dies"

@@ -210,7 +210,8 @@ def test_draws_belong_to_the_image():
     x = torch.zeros(3, 1, 4, 4)
     together = directions(x, 5, generators(torch.tensor([4, 9, 2]), 1))
     alone = directions(x[:1], 5, generators(torch.tensor([9]), 1))
-    assert torch.equal(together[:, 1], alone[:, 0]) and torch.allclose(together.flatten(2).norm(dim=2), torch.ones(5, 3))
+    assert torch.equal(together[:, 1], alone[:, 0])
+    assert torch.allclose(together.flatten(2).norm(dim=2), torch.ones(5, 3))
     assert not torch.equal(directions(x[:1], 5, generators(torch.tensor([9]), 2)), alone)
 
 
@@ -225,7 +226,7 @@ def test_interrupted_attacks_continue(results):
     folder, said, again = run_folder(run, results), [], []
     attack_run(run, source, IMAGES, True, results, say=said.append)
     whole = (folder / TABLE).read_bytes()
-    assert len(said) == len(ATTACKS) and all(line.startswith('attack ') for line in said)
+    assert len(said) == len(ATTACKS) and all(line.startswith('batch ') for line in said)
 
     def die(line):
         again.append(line)
@@ -284,8 +285,8 @@ def test_one_percent_decides_who_wins():
 
 
 def test_command(copy, command, draw_here):
-    """In a clone, which has tables and weights but no folders of runs: attacks, table and figure; again it does nothing;
-    finished runs stay finished, and figures draw the attacks again."""
+    """In a clone, which has tables and weights but no folders of runs: attacks, table and figure; the second time
+    nothing is done; finished runs stay finished, and figures draw the attacks again."""
     results = copy / 'results'
     for run in (results / 'tiny' / 'runs').iterdir():
         for path in run.iterdir():

@@ -183,7 +183,8 @@ def test_library_imports_what_it_requires():
     assert not {name: packages & DEVELOPMENT for name, packages in modules.items() if packages & DEVELOPMENT}
     called = {'scikit-learn': 'sklearn'}
     required = {called.get(name, name) for name in re.findall(r'(?:^| )([\w-]+)', SETTINGS['DEFAULT']['requirements'])}
-    comes_with = {'PIL': 'torchvision', 'traitlets': 'nbclient', 'mlxtend': 'torchvision'} # the last is an extra
+    comes_with = {'PIL': 'torchvision', 'traitlets': 'nbclient', 'jupyter_client': 'nbclient'}
+    comes_with |= {'mlxtend': 'torchvision', 'foolbox': 'torch'} # extras
     for name, packages in modules.items():
         others = {comes_with.get(package, package) for package in packages} - set(sys.stdlib_module_names) - {'binenc'}
         assert others <= required, f'{name} imports {others - required}'

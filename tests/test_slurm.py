@@ -235,9 +235,9 @@ def test_cancelled_and_submitted_again(site, cluster):
     runs = site.runs('cancelled', **values)
     run, _ = wait_for(lambda: training(site, runs), 120, 'a training')
     wait_for(lambda: (run_folder(run, site.results) / 'checkpoint.pt').exists(), 60, 'a checkpoint')
-    cluster.run(*re.search(r'scancel [\d ]+', said)[0].split())
+    assert 'binenc cancel cancelled' in said and '/cancelled/logs/' in said
+    assert 'cancelled ' in site.call('binenc', 'cancel', 'cancelled')
     cluster.wait(60)
-    time.sleep(2)
     assert not cluster.active() and 'finished' not in site.states(runs)
     assert run_folder(run, site.results).owner is None
     site.submit('cancelled', **values)

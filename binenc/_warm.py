@@ -1,0 +1,17 @@
+"""The process that kernels are copied from: it imports what notebooks need and outlives signals meant for its owner.
+
+Only the fork server of `binenc.kernels` imports this module.
+"""
+import os
+import signal
+
+for number in signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP: # the command that owns it decides when to end
+    signal.signal(number, signal.SIG_IGN)
+os.environ['MPLBACKEND'] = 'module://matplotlib_inline.backend_inline'
+
+import ipykernel.kernelapp # noqa: E402, F401
+import matplotlib.pyplot # noqa: E402, F401
+import torch.optim # noqa: E402, F401
+
+import binenc.measuring # noqa: E402, F401
+import binenc.summaries # noqa: E402, F401

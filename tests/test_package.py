@@ -1,0 +1,57 @@
+"""The package can be built, installed and used without the repository."""
+
+import json
+import subprocess
+import sys
+import tarfile
+import zipfile
+
+import pytest
+
+from helpers import REPO, environment
+
+
+def python(*words, cwd, **env):
+    """What a Python command printed."""
+    command = [sys.executable, *map(str, words)]
+    done = subprocess.run(command, cwd=cwd, env=environment() | env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.fixture(scope='module')
+def built(tmp_path_factory):
+    """A source distribution of what git tracks, and the wheel that is made from it."""
+    folder = tmp_path_factory.mktemp('built')
+    subprocess.run(['git', 'clone', '-q', REPO, folder / 'clone'], check=True)
+    backend = 'from setuptools import build_meta; print(build_meta.build_{}({!r}))'
+    sdist = python('-c', backend.format('sdist', str(folder)), cwd=folder / 'clone').split()[-1]
+    with tarfile.open(folder / sdist) as archive:
+        archive.extractall(folder, filter='data')
+    source = folder / sdist.removesuffix('.tar.gz')
+    wheel = python('-c', backend.format('wheel', str(folder)), cwd=source).split()[-1]
+    return folder / wheel
+
+
+def test_wheel_holds_notebooks_without_outputs(built):
+    """What papermill runs is in it, and small."""
+    with zipfile.ZipFile(built) as wheel:
+        names = [name for name in wheel.namelist() if name.endswith('.ipynb')]
+        cells = [cell for name in names for cell in json.loads(wheel.read(name))['cells']]
+    assert {'binenc/nbs/train.ipynb', 'binenc/nbs/measure.ipynb', 'binenc/nbs/figures/overview.ipynb'} <= set(names)
+    assert not [cell for cell in cells if cell.get('outputs')]
+    assert built.stat().st_size < 1_500_000
+
+
+def test_installed_wheel_trains_and_draws(built, tmp_path):
+    """In a folder that is not the repository, from the wheel alone."""
+    site = tmp_path / 'site'
+    python('-m', 'pip', 'install', '--quiet', '--no-deps', '--target', site, built, cwd=tmp_path)
+    path = {'PYTHONPATH': str(site)}
+    where = python('-c', 'import binenc; print(binenc.__file__)', cwd=tmp_path, **path)
+    assert where.startswith(str(site))
+    small = ['--set', 'epochs=2', '--set', 'log_every=1', '--set', 'deepfool_images=5']
+    python('-m', 'binenc', 'sweep', 'demo', '--set', 'model=bin_enc', '--set', 'lr=1e-3', '--set', 'replicate=0',
+           '--set', 'experiment=mine', *small, cwd=tmp_path, **path)
+    assert (tmp_path / 'results/mine/experiment.json').exists()
+    assert 'finished' in python('-m', 'binenc', 'status', 'mine', cwd=tmp_path, **path)
