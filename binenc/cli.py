@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from . import cluster, report as _report # noqa: F401 - their commands belong to the same program
+from . import attacking, cluster, report as _report # noqa: F401 - their commands belong to the same program
 from .console import (
     DATA, RESULTS, DataDir, Jobs, Name, ResultsDir, Settings, app, chosen, compute, draw, out, stopped, to_compute)
 from .errors import UserError

@@ -94,15 +94,15 @@ class Bar:
         self.bar.stop()
 
     def line(self, run: Run, text: str) -> None:
-        "A line that a run printed: its epoch moves its bar, and the one for all."
+        "A line that a run printed: its epoch or batch moves its bar, and the one for all."
         now = time.monotonic()
         self.begun.setdefault(run, now)
         if run not in self.tasks:
             self.tasks[run] = self.bar.add_task(f'  {run.id}', total=None, note='starts')
-        if found := re.match(r'epoch (\d+)/(\d+):', text):
-            epoch, epochs = map(int, found.groups())
+        if found := re.match(r'(epoch|batch) (\d+)/(\d+):', text):
+            kind, epoch, epochs = found[1], int(found[2]), int(found[3])
             self.parts[run] = epoch / epochs
-            self.bar.update(self.tasks[run], completed=epoch, total=epochs, note=f'epoch {epoch} of {epochs}')
+            self.bar.update(self.tasks[run], completed=epoch, total=epochs, note=f'{kind} {epoch} of {epochs}')
             self.show()
 
     def show(self) -> None:
