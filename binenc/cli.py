@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from . import cluster # noqa: F401 - its commands belong to the same program
+from . import claims_report, cluster # noqa: F401 - their commands belong to the same program
 from .console import (
     DATA, RESULTS, DataDir, Jobs, Name, ResultsDir, Settings, app, chosen, compute, draw, out, stopped, to_compute)
 from .errors import UserError
