@@ -86,7 +86,7 @@ _CLASSIFIER = (
 CLAIMS = (*_CODE, *_CLASSIFIER)
 
 # %% ../nbs/28_claims.ipynb #09a54c00
-WEAK = {'perturbation_score': 'measured by DeepFool alone, which cannot support the claim: no other attack is stored'}
+WEAK = {'perturbation_score': 'measured by DeepFool alone, which cannot support the claim: "binenc attack" adds others'}
 
 Values = Callable[[str, str], list[float]] # (arm, column) -> a number per replicate, NaN where there is none
 

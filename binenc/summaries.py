@@ -165,11 +165,13 @@ def _common_part(runs: pd.DataFrame) -> pd.DataFrame:
 
 # %% ../nbs/27_summaries.ipynb #54f5fe91
 def with_attacks(selected: pd.DataFrame, results_dir: str | Path = 'results') -> pd.DataFrame:
-    "Selected runs of one experiment with the columns of its `attacks.csv`, if there is one."
+    "Selected runs of one experiment with `smallest_perturbation_mean` and `_median`, if it has an `attacks.csv`."
     path = experiment_folder(selected.experiment.iloc[0], results_dir) / 'attacks.csv'
-    attacks = read_csv(path) if path.exists() else pd.DataFrame()
-    if 'id' not in attacks or not attacks.id.is_unique: return selected
-    return selected.merge(attacks[['id', *attacks.columns.difference(selected.columns)]], on='id', how='left')
+    rows = read_csv(path) if path.exists() else pd.DataFrame()
+    if not {'id', 'image', 'true', 'predicted', 'relative'} <= set(rows): return selected
+    least = rows[rows.true == rows.predicted].groupby(['id', 'image']).relative.min()
+    numbers = least.groupby('id').agg(['mean', 'median']).add_prefix('smallest_perturbation_')
+    return selected.drop(columns=numbers.columns, errors='ignore').join(numbers, on='id')
 
 def by_replicate(
     selected: pd.DataFrame, # of one experiment

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import binenc
-from binenc import claims_report
+from binenc import claims_report, figures, summaries
 from binenc.claims import CLAIMS, METHOD, OTHERS
 from binenc.claims_report import claims_bytes, claims_markdown, compared, judged_runs, keep_report
 from binenc.errors import UserError
@@ -18,6 +18,8 @@ from binenc.statistics import CONTRADICTED, SUPPORTED, UNDECIDED
 from binenc.store import keep_experiment, run_folder
 from helpers import REPO
 
+RESULTS = REPO / 'results'
+STORED = sorted(path.parent.name for path in RESULTS.glob('*/experiment.json'))
 pytestmark = pytest.mark.filterwarnings('error')
 NO_EFFECT = {  # column -> mean of every arm, deviation, which sign is better
     'train_peaks_distance_mean': (2.1, 0.1, 1),
@@ -57,8 +59,12 @@ def attacked(folder, gain):
     """Smallest perturbations of the selected runs, as attacks store them."""
     selected = compared('made-up', folder).selected
     rng = np.random.default_rng(9)
-    values = 0.1 + 0.01 * (gain * (selected.model == METHOD) + rng.normal(size=len(selected)))
-    table = pd.DataFrame({'id': selected.id, 'smallest_perturbation_median': values})
+    rows = []
+    for run_id, model in zip(selected.id, selected.model, strict=True):
+        least = 0.2 + 0.01 * (gain * (model == METHOD) + rng.normal())
+        for image in range(3):
+            rows += [(run_id, image, 1, 1, 'first', least + image), (run_id, image, 1, 1, 'second', 9.0)]
+    table = pd.DataFrame(rows, columns=['id', 'image', 'true', 'predicted', 'attack', 'relative'])
     write_stored(folder / 'made-up', {'attacks.csv': table.to_csv(index=False).encode()})
 
 
@@ -256,3 +262,23 @@ def test_arms_of_other_experiments_do_not_matter(tmp_path):
         e = make_up(folder, 15, e=planned(model=models))
         judged = judged_runs(compared(e, folder).selected)
         assert judged['accurate']['verdict'] == judged['collapse']['verdict'] == UNDECIDED
+
+
+@pytest.mark.parametrize('name', STORED)
+def test_committed_claims_follow_from_the_runs(name):
+    """To the byte: claims.json and claims.md where the grid is complete, and the tables of verdicts and selection."""
+    results = figures.StoredResults([name], RESULTS)
+    reports, refused = claims_report.judged_experiments(results.experiments, RESULTS)
+    assert bool(refused) == bool(results.missing()) != bool(reports)
+    for report in reports.values():
+        for file, content in claims_bytes(report).items():
+            assert (RESULTS / name / file).read_bytes() == content, file
+    table = summaries.selection_table(results)
+    drawn = {
+        'claims.md': claims_report.verdict_markdown(reports, refused),
+        'claims.csv': claims_report.verdict_table(reports).to_csv(index=False),
+        'selection.md': summaries.selection_markdown(table, results.captions()),
+        'selection.csv': table.to_csv(index=False),
+    }
+    for file, text in drawn.items():
+        assert (RESULTS / name / 'tables' / file).read_text() == text, file
