@@ -15,6 +15,7 @@ from pathlib import Path
 import torture_tools as tools
 
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+HOW = ('before an operation on a file', 'in the middle of a file', 'at any moment')
 SWEEP = ('sweep', *tools.GRID, '--set', f'model={",".join(tools.MODELS)}', '--set', 'replicate=0', '--set', 'lr=1e-3',
          '--jobs', 1)
 SCENES = {  # name -> (share of the trials, words of the command)
@@ -29,8 +30,9 @@ SCENES = {  # name -> (share of the trials, words of the command)
 class Writes:
     """Counts what changes files below a folder, and sends this process a signal at one of these operations."""
 
-    def __init__(self, folder, at=-1, number=signal.SIGKILL, keep=1.):
-        self.folder, self.at, self.number, self.keep, self.count = str(folder), at, number, keep, 0
+    def __init__(self, folder, at=-1, at_sync=-1, number=signal.SIGKILL, keep=1.):
+        self.folder, self.at, self.at_sync, self.number, self.keep = str(folder), at, at_sync, number, keep
+        self.count = self.syncs = 0
 
     def install(self):
         sys.addaudithook(self.hear)
@@ -46,9 +48,11 @@ class Writes:
             self.operation(args[0])
 
     def sync(self, file):
-        if self.count == self.at and self.number == signal.SIGKILL: # what was written last has reached the disk in part
-            os.truncate(file, int(os.fstat(file).st_size * self.keep))
-        self.operation(self.folder)
+        here, self.syncs = self.syncs, self.syncs + 1
+        if here == self.at_sync:
+            if self.number == signal.SIGKILL: # what was written last has reached the disk in part
+                os.truncate(file, int(os.fstat(file).st_size * self.keep))
+            os.kill(os.getpid(), self.number)
         self.fsync(file)
 
     def operation(self, path):
@@ -100,18 +104,18 @@ class Kills:
             self.twins[name] = self.twin(name, words)
 
     def twin(self, name, words):
-        """(files at the end, number of writes, seconds)"""
+        """(files at the end, numbers of operations and of contents that are written, seconds)"""
         folder, begun = self.begin(name), time.monotonic()
         done = tools.run(lambda: self.counted(folder, words), folder)
         if done.code: raise SystemExit(f'the torture cannot begin: {name}: {done.said}')
-        writes = int(Path(f'{folder}.epochs').read_text().split()[-1])
+        writes = [int(word) for word in Path(f'{folder}.epochs').read_text().split()]
         return tools.contents(folder), writes, time.monotonic() - begun
 
     def counted(self, folder, words):
         writes = Writes(folder)
         writes.install()
         code = tools.command(*words)
-        Path(f'{folder}.epochs').write_text(f'{writes.count}')
+        Path(f'{folder}.epochs').write_text(f'{writes.count} {writes.syncs}')
         return code
 
     def begin(self, name):
@@ -158,22 +162,24 @@ class Kills:
 
     def disturbed(self, folder, name, draw):
         """The command of a scene, killed: at a write, or at any moment."""
-        _, writes, seconds = self.twins[name]
-        number, at_write = draw.choice(SIGNALS), draw.random() < 0.7
-        disturbance = Writes(folder, draw.randrange(writes) if at_write else -1, number, draw.random())
+        _, (operations, syncs), seconds = self.twins[name]
+        number, how = draw.choice(SIGNALS), draw.choice(HOW)
+        at = draw.randrange(operations) if how == HOW[0] else -1
+        at_sync = draw.randrange(syncs) if how == HOW[1] else -1
+        disturbance = Writes(folder, at, at_sync, number, draw.random())
 
         def go():
             disturbance.install()
             return self.logged(name, folder)
         pid = tools.fork(go, folder)
-        if not at_write:
+        if how == HOW[2]:
             wait = threading.Event()
             wait.wait(draw.random() * seconds)
             os.kill(pid, number)
         done = tools.ended(pid, folder)
         if done.errors.strip() == 'KeyboardInterrupt' or number != signal.SIGKILL and done.code == -number:
             done.errors = ''
-        return done, 'at a write' if at_write else 'at any moment'
+        return done, how
 
     def logged(self, name, folder):
         log_epochs(f'{folder}.epochs')

@@ -178,7 +178,7 @@ def draw_fractions(ax: Axes, courses: list[Course], at: float) -> None:
         ax.plot(x[-1:], y[-1:], 'o', color=c.colour, markersize=6)
     low = min(c.fraction.min() for c in courses)
     ax.set(xlim=(0, courses[0].epochs[-1] * 1.03), ylim=(low - 0.02, 1.01))
-    ax.set_title('images on their class\'s side of zero (same-encoding fraction)', fontsize=9.5, loc='left')
+    ax.set_title('same-encoding fraction (1: one code for each class)', fontsize=9.5, loc='left')
     ax.tick_params(labelsize=9)
     ax.xaxis.get_major_locator().set_params(integer=True)
 

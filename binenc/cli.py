@@ -15,7 +15,8 @@ from typing import Annotated
 
 import typer
 
-from . import attacking, cluster, report as _report # noqa: F401 - their commands belong to the same program
+from . import ( # noqa: F401 - their commands belong to the same program
+    attacking, claims_report, cluster, report as _report)
 from .console import (
     DATA, RESULTS, DataDir, Jobs, Name, ResultsDir, Settings, app, chosen, compute, draw, out, stopped, to_compute)
 from .errors import UserError

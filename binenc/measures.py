@@ -28,7 +28,7 @@ class Measure:
     heading: str            # in printed tables
     split: str = ''         # the split that tables show; empty where the view has none
     better: str = ''        # 'larger' or 'smaller'; empty where neither is better in itself
-    scale_free: bool = True # whether it stays the same when the latents are multiplied by a number
+    scale_free: bool = True # whether it stays the same if latents are multiplied, output weights divided by a number
     bound: Callable[[int, int], float] | None = None # (classes K, nodes d) -> what cannot be surpassed
 
     @property
@@ -76,9 +76,8 @@ _CLASSIFIER = (
     Measure('worst_class_accuracy', 'evaluation:worst_class_accuracy', 'predictions', 'accuracy of the worst class',
             'test', 'larger'),
     Measure('loss', 'evaluation:cross_entropy', 'predictions', 'test cross entropy', 'test', 'smaller'),
-    Measure('ece', 'evaluation:ece', 'predictions', 'ECE', 'test', 'smaller', scale_free=False),
-    Measure('adaptive_ece', 'evaluation:adaptive_ece', 'predictions', 'adaptive ECE', 'test', 'smaller',
-            scale_free=False),
+    Measure('ece', 'evaluation:ece', 'predictions', 'ECE', 'test', 'smaller'),
+    Measure('adaptive_ece', 'evaluation:adaptive_ece', 'predictions', 'adaptive ECE', 'test', 'smaller'),
 )
 _COLLAPSE = (
     Measure('within_class_variation', 'collapse:within_class_variation', 'classes', 'NC1', 'train', 'smaller'),
@@ -95,11 +94,12 @@ _GEOMETRY = (
     Measure('vertex_cosine', 'geometry:vertex_cosine', 'geometry', 'cosine to the nearest vertex', 'train', 'larger'),
     Measure('vertex_cosine_worst', 'geometry:vertex_cosine_worst', 'geometry',
             'cosine to the nearest vertex, worst class', 'train', 'larger'),
-    Measure('vertex_spread', 'geometry:vertex_spread', 'geometry', 'spread of |mean of a node|', 'train', 'smaller'),
-    Measure('cdnv', 'geometry:cdnv', 'geometry', 'CDNV', 'train', 'smaller'),
-    Measure('norm_variation', 'geometry:norm_variation', 'latents', 'coefficient of variation of |z|', 'train',
+    Measure('vertex_spread', 'geometry:vertex_spread', 'geometry', 'spread of distances from the origin', 'train',
             'smaller'),
-    Measure('entry_variation', 'geometry:entry_variation', 'latents', 'coefficient of variation of |z_j|', 'train',
+    Measure('cdnv', 'geometry:cdnv', 'geometry', 'CDNV', 'train', 'smaller'),
+    Measure('norm_variation', 'geometry:norm_variation', 'latents', 'variation of lengths of samples', 'train',
+            'smaller'),
+    Measure('entry_variation', 'geometry:entry_variation', 'latents', 'variation of absolute entries', 'train',
             'smaller'),
     Measure('self_duality', 'geometry:self_duality', 'layer', 'NC3', better='smaller'),
     Measure('nc4_train', 'geometry:nc4_train', 'layer', 'NC4, train', better='smaller'),

@@ -245,7 +245,7 @@ def run_task(
             note_start(run, results_dir)
         done = _compute(todo, results_dir, data_dir)
         ignore_signals() # what follows must not be cut short
-    return _end_task(runs, results_dir, done.received or early.received)
+        return _end_task(runs, results_dir, done.received or early.received)
 
 def ignore_signals() -> None:
     "From now on, signals that mean to stop are ignored."

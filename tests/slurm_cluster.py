@@ -160,6 +160,7 @@ class SlurmCluster:
         self.partitions = dict(partitions or {"debug": ""})
         self.conf = self.folder / "slurm.conf"
         self.daemons = {}  # name -> Popen, in the order of their start
+        self.arguments = {}  # name -> those of its start, for a restart
 
     # -- the configuration
 
@@ -285,6 +286,7 @@ class SlurmCluster:
         "Start a daemon in the foreground, as our child, so that we know when it is gone"
         # a session of its own keeps it out of the terminal's Ctrl-C: it is stopped in order, by stop();
         # where the tests themselves are killed, setpriv has the kernel stop it
+        self.arguments[name] = args
         with_us = [setpriv, "--pdeathsig", "TERM"] if (setpriv := find_program("setpriv")) else []
         with (self.folder / f"{name}.out").open("wb") as out:
             self.daemons[name] = subprocess.Popen(
@@ -296,6 +298,13 @@ class SlurmCluster:
                 cwd=self.folder,
                 start_new_session=True,
             )
+
+    def kill_and_restart(self, name):
+        "End a daemon by SIGKILL, and start it again as systemd would"
+        self.daemons[name].kill()
+        self.daemons[name].wait()
+        self.start_daemon(name, *self.arguments[name])
+        self.until(lambda: self.node_state() not in ("", "down"), START_LIMIT, f"{name} does not come back")
 
     def wait_idle(self):
         "Until the node takes jobs"
