@@ -7,7 +7,9 @@ from pathlib import Path
 from binenc.run import Run
 
 NOTEBOOK = Path(__file__).parents[1] / 'nbs' / 'train.ipynb'
-PLACES = ["# where", "results_dir: str = '../results'", "data_dir: str = '../datasets'"]
+PLACES = ["# where",
+          "results_dir: str = ''         # empty: results/ here, or beside nbs/ if the notebook is opened there",
+          "data_dir: str = ''            # the same for datasets/"]
 
 
 def block():

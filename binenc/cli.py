@@ -15,7 +15,8 @@ from typing import Annotated
 
 import typer
 
-from . import cluster # noqa: F401 - its commands belong to the same program
+from . import ( # noqa: F401 - their commands belong to the same program
+    attacking, claims_report, cluster, report as _report)
 from .console import (
     DATA, RESULTS, DataDir, Jobs, Name, ResultsDir, Settings, app, chosen, compute, draw, out, stopped, to_compute)
 from .errors import UserError
@@ -24,7 +25,7 @@ from .files import check_stored
 from .run import Run
 from .store import (
     KEPT_FILES, RUN_FILES, experiment_folder, is_measured, keep_experiment, run_folder, runs_with_weights,
-    stored_experiment, stored_names)
+    stored_experiment, stored_names, tidy)
 
 # %% ../nbs/36_cli.ipynb #c63acf7d
 def version(value: bool) -> None:
@@ -96,6 +97,7 @@ def run(
     from binenc.launch import Sweep, pending, run_state
     wanted = one_run(experiment, settings, results_dir)
     out.print(f'run {wanted.id}')
+    tidy([wanted], results_dir)
     state, reason = run_state(run_folder(wanted, results_dir))
     if state == 'damaged': raise UserError(reason)
     if state == 'finished' or pending([wanted], results_dir) or state == 'running':
@@ -195,6 +197,7 @@ def measure(
     from binenc.launch import execute_measures
     from binenc.measures import wanted_measures
     wanted, runs = wanted_measures(only or ()), expand(chosen(experiment, settings, results_dir))
+    tidy(runs, results_dir)
     weighted = runs_with_weights(runs, results_dir)
     if not weighted: raise UserError(f'no run of {experiment} has stored weights in {results_dir}: train it first')
     todo = [run for run in weighted if again or not is_measured(run, wanted, results_dir)]
@@ -304,8 +307,10 @@ def main() -> None:
     except UserError as error:
         print(f'binenc: {error}', file=sys.stderr)
         sys.exit(1)
-    except PermissionError as error:
-        print(f'binenc: {error.filename} cannot be used ({error.strerror}): check its permissions', file=sys.stderr)
+    except OSError as error:
+        if error.filename is None: raise
+        print(f'binenc: {error.filename} cannot be used ({error.strerror}): check it and its permissions',
+              file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SUMS', 'NEXT_SUMS', 'PACKAGES', 'write_bytes', 'remove_parts', 'write_json', 'json_bytes', 'read_bytes', 'read_json',
-           'sums_in', 'digest', 'read_stored', 'write_stored', 'sums_of', 'check_stored', 'package_version', 'git',
-           'provenance']
+           'sums_in', 'digest', 'read_stored', 'write_stored', 'sums_of', 'check_stored', 'settle', 'package_version',
+           'git', 'provenance']
 
 # %% ../nbs/19_files.ipynb #63b2b9fc
 import hashlib
@@ -14,6 +14,7 @@ import math
 import os
 import platform
 import re
+import shutil
 import subprocess
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -52,7 +53,10 @@ def _remove_quietly(path: Path) -> None:
 def remove_parts(folder: Path) -> None:
     "Remove what killed processes left behind in a folder. Call it only while nobody else writes there."
     for part in folder.glob('.*.????????'):
-        _remove_quietly(part)
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            _remove_quietly(part)
 
 # %% ../nbs/19_files.ipynb #3d91284b
 def write_json(path: Path, content: dict) -> None:
@@ -143,6 +147,12 @@ def _problem(path: Path) -> str:
     except UserError as error: return str(error)
     return ''
 
+def settle(folder: Path) -> None:
+    "End what a killed `write_stored` began: one list, of the files as they are."
+    if (folder / NEXT_SUMS).exists():
+        write_bytes(folder / NEXT_SUMS, _sums_bytes(_listed_now(folder)))
+        (folder / NEXT_SUMS).replace(folder / SUMS)
+
 def _listed_now(folder: Path) -> dict[str, str]:
     "The list, after a command that did not end too: of two digests, the one that the file has."
     listed = sums_in(folder)
@@ -151,7 +161,7 @@ def _listed_now(folder: Path) -> dict[str, str]:
     return settled | {name: now for name in open_names if (now := digest(read_bytes(folder / name))) in listed[name]}
 
 def _sums_bytes(sums: Mapping[str, str]) -> bytes:
-    return ''.join(f'{digest}  {name}\n' for name, digest in sums.items()).encode()
+    return ''.join(f'{digest}  {name}\n' for name, digest in sorted(sums.items())).encode()
 
 # %% ../nbs/19_files.ipynb #7129fd6f
 PACKAGES = ('binenc', 'torch', 'torchvision', 'numpy', 'scipy', 'scikit-learn')

@@ -13,19 +13,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .errors import shown
+
 # %% ../nbs/00_head.ipynb #5b6d5672
 ACTIVATIONS = {None: nn.Identity, 'silu': nn.SiLU, 'relu': nn.ReLU}
 
 def exact_linear(x: Tensor, layer: nn.Linear) -> Tensor:
     "The layer's output in float32, or in float64 if its weights are; mixed precision around it has no effect."
     dtype = torch.promote_types(layer.weight.dtype, torch.float32)
+    if not isinstance(x, Tensor) or x.shape[-1:] != (layer.in_features,) or x.is_complex():
+        raise ValueError(f'a tensor (n, {layer.in_features}) of real numbers is needed, not {_described(x)}')
     with torch.autocast(x.device.type, enabled=False):
         return F.linear(x.to(dtype), layer.weight.to(dtype), None if layer.bias is None else layer.bias.to(dtype))
+
+def _described(x: object) -> str:
+    return f'{tuple(x.shape)} of {x.dtype}' if isinstance(x, Tensor) else type(x).__name__
 
 def _require_positive(**sizes: int) -> None:
     for name, size in sizes.items():
         if not isinstance(size, int) or size < 1:
-            raise ValueError(f'{name}={size!r}: it must be a whole number of at least 1')
+            raise ValueError(f'{name}={shown(size)}: it must be a whole number of at least 1')
+
+def _dropout(share: float) -> nn.Module:
+    if not isinstance(share, int | float) or not 0 <= share < 1:
+        raise ValueError(f'dropout={shown(share)}: it must be a number from 0 to below 1')
+    return nn.Dropout(share)
 
 # %% ../nbs/00_head.ipynb #1d28f45d
 class BinaryEncodingHead(nn.Module):
@@ -39,11 +51,11 @@ class BinaryEncodingHead(nn.Module):
     ):
         super().__init__()
         _require_positive(in_features=in_features, nodes=nodes, num_classes=num_classes)
-        if activation not in ACTIVATIONS:
-            raise ValueError(f'activation={activation!r} is not one of {", ".join(map(repr, ACTIVATIONS))}')
+        if not isinstance(activation, str | None) or activation not in ACTIVATIONS:
+            raise ValueError(f'activation={shown(activation)} is not one of {", ".join(map(repr, ACTIVATIONS))}')
         self.penultimate = nn.Sequential(nn.Linear(in_features, nodes), ACTIVATIONS[activation]())
         self.output = nn.Linear(nodes, num_classes)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = _dropout(dropout)
 
     def forward(self,
         features: Tensor, # (n, in_features) of any float type
@@ -63,7 +75,7 @@ class DirectHead(nn.Module):
         super().__init__()
         _require_positive(in_features=in_features, num_classes=num_classes)
         self.output = nn.Linear(in_features, num_classes)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = _dropout(dropout)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]: # logits (n, num_classes) and z (n, in_features)
         z = features.to(torch.promote_types(self.output.weight.dtype, torch.float32))

@@ -12,7 +12,7 @@ import io
 import math
 import shutil
 import uuid
-from dataclasses import asdict
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,11 +20,11 @@ from .arms import ARMS
 from .errors import UserError, unknown
 from .experiment import SELECTION, Experiment, expand
 from .files import check_stored, read_json, read_stored, write_stored
-from .locks import owner_of
-from .run import DEFAULTS
+from .locks import keeping, owner_of
+from .run import DEFAULTS, fields_of
 from .store import (
     HISTORY, KEPT_FILES, WEIGHTS, RunFolder, experiment_bytes, experiment_folder, grown, kept_rows, read_history,
-    resolve_experiment, run_folder, run_path, stored_experiment, stored_names)
+    resolve_experiment, run_folder, run_path, stored_experiment, stored_names, tidy)
 
 # %% ../nbs/25_results.ipynb #98979692
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 # %% ../nbs/25_results.ipynb #3a8e89a9
 def read_run(folder: RunFolder) -> dict:
     "One row: configuration, provenance and numbers of a run, with `finished` False if it has none."
-    row = {'id': folder.run.id, **asdict(folder.run), 'finished': False}
+    row = {'id': folder.run.id, **fields_of(folder.run), 'finished': False}
     try:
         metrics = folder.metrics
     except UserError as error: return row | {'problem': str(error)}
@@ -119,8 +119,9 @@ def _history(row: dict, epochs: int, kept: 'pd.DataFrame | None', results_dir: s
     "The history of one run, from its folder or from the experiment's table."
     path = run_path(row['experiment'], row['id'], results_dir) / 'history.csv'
     if not path.exists() and (kept is None or row['id'] not in set(kept.id)):
-        raise UserError(f'the history of run {row["id"]} is not stored in {results_dir}: only selected runs keep it; '
-                        'select the same runs as before, or repeat this one')
+        table = experiment_folder(row['experiment'], results_dir) / 'history.csv'
+        raise UserError(f'the history of run {row["id"]} is neither in its folder nor in {table}, which has those of '
+                        'selected runs: select the same runs as before, or repeat this one')
     part = read_history(path) if path.exists() else kept[kept.id == row['id']][HISTORY]
     if part.epoch.max() != epochs:
         raise UserError(f'{path} ends before epoch {epochs}: remove its folder and repeat the run')
@@ -145,8 +146,12 @@ def keep_results(
     """Write `runs.csv`, `selected.csv`, `history.csv`, `latents/`, `snapshots/` and `weights/` of the whole experiment
     as it is stored: all its figures can be drawn from them. A finished run is never removed from a table.
     Raises `UserError`, and then has written nothing."""
-    experiment = grown(experiment, results_dir)
     folder = experiment_folder(experiment.name, results_dir)
+    with keeping(folder) if folder.is_dir() else nullcontext(): # a command that fails makes no folder
+        return _keep(grown(experiment, results_dir), folder, results_dir)
+
+def _keep(experiment: Experiment, folder: Path, results_dir: str | Path) -> 'tuple[pd.DataFrame, pd.DataFrame]':
+    tidy(expand(experiment), results_dir)
     runs = collect(experiment, results_dir)
     selected = select(runs, experiment.selection)
     history = histories(selected, results_dir)
@@ -237,7 +242,11 @@ def merge(
     names = stored_names(source)
     if not names: raise UserError(f'{source} holds no results: give a folder with EXPERIMENT/experiment.json in it')
     plans = {name: _plan(name, Path(source), Path(results_dir)) for name in names}
-    return {name: _merge_one(*plan, Path(source), Path(results_dir)) for name, plan in plans.items()}
+    added = {}
+    for name, plan in plans.items():
+        with keeping(experiment_folder(name, results_dir)):
+            added[name] = _merge_one(*plan, Path(source), Path(results_dir))
+    return added
 
 def _plan(name: str, source: Path, results_dir: Path) -> tuple[Experiment, list[str], int]: # the grid, new ids, others
     theirs = stored_experiment(name, source)
@@ -258,7 +267,7 @@ def _merge_one(e: Experiment, new: list[str], others: int, source: Path, results
     files |= {name: content for name, content in tables.items() if content}
     write_stored(here, files | {'experiment.json': experiment_bytes(e)}, adopt=KEPT_FILES)
     if tables['runs.csv']:
-        keep_results(e, results_dir)
+        _keep(e, here, results_dir)
     return len(new), others
 
 def _copy_run(source: Path, target: Path) -> None:

@@ -34,7 +34,7 @@ from .process import gpu_memory_share
 from .run import Run
 from .schedules import gamma_at
 from .store import (
-    WEIGHTS, RunFolder, history_bytes, metrics_bytes, read_progress, record_start, run_folder)
+    WEIGHTS, RunFolder, history_bytes, metrics_bytes, read_progress, record_start, run_folder, tidy)
 
 # %% ../nbs/23_training.ipynb #795e8aec
 @contextmanager
@@ -293,7 +293,9 @@ def train(
 ) -> dict: # the final numbers by column, as in metrics.json
     "Train, measure and store a run; continues where it was interrupted. Raises `UserError`, and `Stopped` if asked to."
     folder = run_folder(run, results_dir)
-    if folder.metrics is not None: return folder.metrics
+    if folder.metrics is not None:
+        tidy([run], results_dir)
+        return folder.metrics
     device = prepare(run)
     splits = load_splits(run, data_dir)
     acquire(folder.path, f'run {run.id}')

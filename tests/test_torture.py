@@ -1,0 +1,139 @@
+"""A sample of `make torture`, and a test for each kind of thing that it found."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+import torch
+
+from binenc.errors import UserError, shown, unknown
+from binenc.files import SUMS, read_stored, write_stored
+from binenc.head import BinaryEncodingHead
+from binenc.results import keep_results, merge
+from binenc.run import Run
+from binenc.store import keep_experiment, run_folder, stored_experiment, tidy
+from binenc.training import train
+from helpers import REPO, TINY, environment, stored
+
+COUNTS = {'kills': 8, 'damages': 6, 'inputs': 24}
+
+
+@pytest.mark.parametrize('part', COUNTS)
+def test_sample(part):
+    """Some trials of each part find nothing."""
+    counts = [f'--{name}={count if name == part else 0}' for name, count in COUNTS.items()]
+    done = subprocess.run([sys.executable, REPO / '.ci' / 'torture.py', *counts], capture_output=True, text=True,
+                          env={**environment(), 'PYTHONPATH': str(REPO)}, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f'{part}: {COUNTS[part]} tried, 0 lost, 0 computed twice, 0 silently wrong' in done.stdout
+
+
+@pytest.fixture
+def results(trained, tmp_path):
+    """A results folder with the finished run `tiny`."""
+    shutil.copytree(trained, tmp_path / 'results')
+    return tmp_path / 'results'
+
+
+LEFT = ('checkpoint.pt', 'checkpoint-new.pt', '.checkpoint-new.pt.0123abcd', 'stop', '.history.csv.89abcdef')
+
+
+def leave(folder):
+    """What a process leaves that was killed after the run had finished."""
+    for name in LEFT:
+        (folder / name).write_bytes(b'left')
+    (folder / 'lock').write_text(json.dumps({'host': 'gone', 'pid': 1, 'start': '1', 'job': None}))
+    (folder / SUMS).rename(folder / '.SHA256SUMS.next')
+
+
+def test_leftovers_of_a_finished_run_are_removed(results, tiny, trained, monkeypatch):
+    """By whoever asks for the run again; what it stored stays, and is listed."""
+    monkeypatch.setattr('binenc.locks.LOCK_SECONDS', -1)  # the lock's owner was on a host that is gone
+    folder = run_folder(tiny, results)
+    before = {path.name for path in folder.path.iterdir()}
+    leave(folder.path)
+    train(tiny, results)
+    assert {path.name for path in folder.path.iterdir()} == before and stored(tiny, results) == stored(tiny, trained)
+    assert read_stored(folder / 'history.csv')
+
+
+def test_leftovers_of_a_run_that_is_computed_stay(results, tiny):
+    """They may be what another process works on; the same if its numbers are damaged."""
+    folder = run_folder(tiny, results)
+    leave(folder.path)
+    tidy([tiny], results)
+    assert (folder / 'checkpoint.pt').exists(), 'the lock names another host, and is not old'
+    (folder / 'lock').unlink()
+    (folder / 'metrics.json').write_text('{')
+    tidy([tiny], results)
+    assert (folder / 'checkpoint.pt').exists()
+
+
+def small_experiment(models=('bin_enc',)):
+    from binenc.experiment import EXPERIMENTS
+    return EXPERIMENTS['demo'].override(experiment='small', model=list(models), lr=1e-3, replicate=0,
+                                        **{**TINY, 'val_fraction': 0.1})
+
+
+def compute(experiment, results):
+    from binenc.experiment import expand
+    keep_experiment(experiment, results)
+    for run in expand(experiment):
+        train(run, results)
+    keep_results(experiment, results)
+
+
+def test_parts_of_tables_and_of_merges_are_removed(tmp_path):
+    """What a killed `figures` or `merge` left in an experiment's folder goes with the next one."""
+    both, first, second = (small_experiment(models) for models in (('bin_enc', 'no_pen'), ('bin_enc',), ('no_pen',)))
+    compute(first, tmp_path / 'a')
+    compute(second, tmp_path / 'b')
+    part = tmp_path / 'a' / 'small' / 'runs' / '.no_pen-lr0.001-r0.01234567'
+    part.mkdir()
+    small = part.parents[1]
+    for path in part / 'metrics.json', small / '.runs.csv.01234567', small / 'latents' / '.a.npz.01234567':
+        path.write_text('half')
+    merge(tmp_path / 'b', tmp_path / 'a')
+    assert not list((tmp_path / 'a').rglob('.*.01234567'))
+    assert set(stored_experiment('small', tmp_path / 'a').models) == set(both.models)
+    assert set(pd.read_csv(tmp_path / 'a' / 'small' / 'runs.csv').model) == {'bin_enc', 'no_pen'}
+
+
+def test_the_list_does_not_depend_on_the_way(tmp_path):
+    """Files that were written in another order, or again, are listed alike."""
+    for name, order in ('a', 'xy'), ('b', 'yx'):
+        for letter in order:
+            write_stored(tmp_path / name, {letter: letter.encode()})
+    assert (tmp_path / 'a' / SUMS).read_text() == (tmp_path / 'b' / SUMS).read_text()
+
+
+def test_errors_show_a_value_on_one_line():
+    """Also one that is written on many."""
+    assert shown('a') == "'a'" and '\n' not in shown(torch.zeros(50, 4)) and len(shown('a' * 999)) == 80
+    assert '\n' not in str(unknown('model', pd.Series(range(9)), ['bin_enc']))
+    with pytest.raises(UserError, match='^nodes=.{1,80} is not possible: nodes must be a whole number of at least 1$'):
+        Run(nodes=torch.zeros(50, 4))
+
+
+@pytest.mark.parametrize('given', [None, 'text', [1., 2.], torch.zeros(3, 5), torch.zeros(()), torch.zeros(3, 8) + 1j])
+def test_head_refuses_what_are_no_features(given):
+    with pytest.raises(ValueError, match=r'a tensor \(n, 8\) of real numbers is needed'):
+        BinaryEncodingHead(8, 4, 3)(given)
+
+
+@pytest.mark.parametrize('wrong', [dict(nodes=0), dict(nodes=2.5), dict(nodes='4'), dict(activation=[]),
+                                   dict(activation='tanh'), dict(dropout='x'), dict(dropout=1.), dict(in_features=-1)])
+def test_head_refuses_wrong_sizes(wrong):
+    with pytest.raises(ValueError, match=f'^{next(iter(wrong))}='):
+        BinaryEncodingHead(**{**dict(in_features=8, nodes=4, num_classes=3), **wrong})
+
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float16, torch.bfloat16])
+def test_head_in_every_precision(dtype):
+    """`net.double()`, `.half()` and `.bfloat16()` work; z and logits are float32, or float64."""
+    head = BinaryEncodingHead(8, 4, 3, activation='relu').to(dtype)
+    logits, z = head(torch.ones(2, 8, dtype=dtype))
+    assert logits.dtype == z.dtype == torch.promote_types(dtype, torch.float32) and z.min() >= 0
