@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['CHECKPOINT_SECONDS', 'REPORT_SECONDS', 'LONG_EPOCH', 'convolutions', 'train_epoch', 'measure_epoch', 'course',
-           'write_course', 'Clock', 'report', 'progress_line', 'Timer', 'EpochLeft', 'WayBack', 'Stopped', 'fit',
-           'one_epoch', 'leave_epoch', 'timed_epoch', 'is_measured', 'latent_bytes', 'measured_by', 'finish', 'prepare',
+           'write_course', 'Clock', 'report', 'progress_line', 'EpochLeft', 'WayBack', 'Stopped', 'fit', 'one_epoch',
+           'leave_epoch', 'timed_epoch', 'is_measured', 'latent_bytes', 'measured_by', 'finish', 'prepare',
            'device_name', 'note_few_vertices', 'train']
 
 # %% ../nbs/23_training.ipynb #960ea9ae
@@ -30,7 +30,7 @@ from .evaluation import Predictions, all_numbers, evaluate, history_rows
 from .files import package_version, read_bytes, remove_parts, write_bytes, write_json, write_stored
 from .locks import acquire, release
 from .measures import MEASURES
-from .process import gpu_memory_share
+from .process import Timer, gpu_memory_share
 from .run import Run
 from .schedules import gamma_at
 from .store import (
@@ -125,14 +125,6 @@ def progress_line(training: Training, rate: float) -> str:
     return line
 
 # %% ../nbs/23_training.ipynb #70158e75
-class Timer:
-    "Says when the time since its last reset is up."
-    def __init__(self):
-        self.since = time.monotonic()
-    def due(self, seconds: float) -> bool: return time.monotonic() - self.since > seconds
-    def reset(self) -> None:
-        self.since = time.monotonic()
-
 class EpochLeft(Exception):
     "A request to stop came in the middle of an epoch."
 
