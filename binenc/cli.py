@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['version', 'options', 'data', 'plan', 'plan_lines', 'run', 'elsewhere', 'one_run', 'sweep', 'sweep_all',
-           'wait_for_others', 'check_can_train', 'any_unfinished', 'measure', 'numbers_before', 'difference_line',
-           'status', 'show_status', 'list_experiments', 'merge', 'verify', 'figures', 'main']
+           'check_can_train', 'any_unfinished', 'measure', 'numbers_before', 'difference_line', 'status', 'show_status',
+           'list_experiments', 'merge', 'verify', 'figures', 'main']
 
 # %% ../nbs/36_cli.ipynb #fd6af702
 import sys
@@ -144,6 +144,7 @@ def sweep_all(e: Experiment, jobs: int | None, wait: bool, results_dir: Path, da
               ) -> bool: # whether it was interrupted
     "Compute what is pending; then, if that is wanted, wait for what others compute, and take over what they leave."
     from binenc.launch import execute, pending
+    from binenc.status import wait_for_others
     runs, tried = expand(e), set()
     while True:
         todo = [run for run in pending(runs, results_dir) if run not in tried]
@@ -153,16 +154,6 @@ def sweep_all(e: Experiment, jobs: int | None, wait: bool, results_dir: Path, da
             keep_experiment(e, results_dir)
             if compute(e.name, todo, len(runs), jobs, results_dir, data_dir, execute): return True
         if not wait or not wait_for_others(runs, results_dir): return False
-
-def wait_for_others(runs: list[Run], results_dir: Path) -> bool: # whether there were any
-    "Wait until a run that another process computes has ended. A signal ends the waiting."
-    from binenc.launch import states
-    running = [run for run, (state, _) in zip(runs, states(runs, results_dir), strict=True) if state == 'running']
-    if running:
-        out.print(f'{len(running)} runs are being computed by other processes: waiting')
-    while running and all(state == 'running' for state, _ in states(running, results_dir)):
-        time.sleep(1)
-    return bool(running)
 
 def check_can_train(run: Run, data_dir: Path) -> None:
     "Raises `UserError` for missing or damaged data, or a precision that this machine lacks, before anything starts."

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['SHOWN', 'Row', 'MOST_SIDE_BY_SIDE', 'run_states', 'summary', 'with_ends', 'status_lines', 'failed_lines',
-           'suggestion', 'sbatch_flags', 'runs_side_by_side']
+           'suggestion', 'sbatch_flags', 'runs_side_by_side', 'wait_for_others']
 
 # %% ../nbs/33_status.ipynb #0b7c5e94
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -115,3 +116,13 @@ def runs_side_by_side(runs: Iterable[Run], results_dir: Path) -> int:
     "How many runs fit into the memory of the GPU that computed them; 1 where that is not known."
     shares = [read_progress(run_folder(run, results_dir)).get('gpu_memory_share') for run in list(runs)[:50]]
     return max(1, min(MOST_SIDE_BY_SIDE, int(0.9 / max(filter(None, shares), default=1))))
+
+# %% ../nbs/33_status.ipynb #f67c1368
+def wait_for_others(runs: list[Run], results_dir: Path) -> bool: # whether there were any
+    "Wait until a run that another process computes has ended. A signal ends the waiting."
+    running = [run for run, (state, _) in zip(runs, states(runs, results_dir), strict=True) if state == 'running']
+    if running:
+        print(f'{len(running)} runs are being computed by other processes: waiting', flush=True)
+    while running and all(state == 'running' for state, _ in states(running, results_dir)):
+        time.sleep(1)
+    return bool(running)

@@ -75,11 +75,11 @@ class Site:
     def __init__(self, clone, cluster):
         self.clone, self.cluster, self.results = clone, cluster, clone / 'results'
 
-    def start(self, *words, env=None):
+    def start(self, *words, env=None, cwd=None):
         env = {**self.cluster.environment(), 'PATH': f'{BIN}:{os.environ["PATH"]}', **(env or {})}
         return subprocess.Popen(
             list(map(str, words)),
-            cwd=self.clone,
+            cwd=cwd or self.clone,
             env=env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -87,8 +87,8 @@ class Site:
             text=True,
         )
 
-    def call(self, *words, code=0, env=None):
-        process = self.start(*words, env=env)
+    def call(self, *words, code=0, env=None, cwd=None):
+        process = self.start(*words, env=env, cwd=cwd)
         text, _ = process.communicate(timeout=600)
         assert process.returncode == code, text
         return text
@@ -378,17 +378,12 @@ def test_a_refused_submission(site, cluster):
 def test_folders_of_the_caller(site, tmp_path):
     """Relative folders mean those of the caller, and the printed commands carry them."""
     words = *settings(experiment='else', **dict(SMALL, model='bin_enc')), '--results', 'r'
-    said = subprocess.run(
-        [site.clone / 'slurm' / 'submit.sh', 'demo', *words, '--data', site.clone / 'datasets'],
-        cwd=tmp_path,
-        env={**site.cluster.environment(), 'PATH': f'{BIN}:{os.environ["PATH"]}'},
-        capture_output=True,
-        text=True,
+    said = site.call(
+        site.clone / 'slurm' / 'submit.sh', 'demo', *words, '--data', site.clone / 'datasets', cwd=tmp_path
     )
-    assert 'binenc cancel else --results r' in said.stdout, said.stdout + said.stderr
     assert len(list((tmp_path / 'r' / 'else' / 'plans').glob('*.jsonl'))) == 1
-    site.cluster.run('scancel', '--name=binenc-else,binenc-else-figures')
-    site.cluster.wait(PATIENCE)
+    site.call(*re.search(r'binenc cancel else --results r', said)[0].split(), cwd=tmp_path)
+    wait_for(lambda: not site.jobs('else'), PATIENCE, 'that nothing is queued')
 
 
 def test_many_kernels_at_once(site, cluster, tmp_path):
