@@ -118,6 +118,13 @@ def test_errors_show_a_value_on_one_line():
         Run(nodes=torch.zeros(50, 4))
 
 
+@pytest.mark.parametrize('name', [None, 3, torch.zeros(9), ['digits']])
+def test_data_set_that_is_no_name(name):
+    from binenc.data import load_data
+    with pytest.raises(UserError, match="^unknown dataset .*choose one of digits"):
+        load_data(name)
+
+
 @pytest.mark.parametrize('given', [None, 'text', [1., 2.], torch.zeros(3, 5), torch.zeros(()), torch.zeros(3, 8) + 1j])
 def test_head_refuses_what_are_no_features(given):
     with pytest.raises(ValueError, match=r'a tensor \(n, 8\) of real numbers is needed'):
