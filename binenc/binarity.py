@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['TOLERANCE', 'MAX_ITER', 'VARIANCE_FLOOR', 'BINS', 'NUMBERS_AT_A_TIME', 'standardise', 'TwoGaussians',
            'fit_two_gaussians', 'mixture_score', 'mixture_width', 'peaks_distances', 'peaks_distance_mean',
-           'peaks_distance_std', 'binarity_metrics', 'ClassCodes', 'class_codes', 'same_encoding_fraction',
-           'distinct_codes', 'min_hamming', 'encoding_fraction']
+           'peaks_distance_std', 'binarity_metrics', 'ClassCodes', 'class_codes', 'hamming', 'same_encoding_fraction',
+           'distinct_codes', 'min_hamming', 'encoding_fraction', 'off_code', 'hamming_within', 'hamming_between',
+           'hamming_histograms', 'bit_balance', 'bit_correlation', 'code_entropy']
 
 # %% ../nbs/02_binarity.ipynb #06ab4c5c
 import math
@@ -172,6 +173,7 @@ class ClassCodes:
     share: Tensor    # (K,) float64 share of the class's samples whose d signs are all those of its code
     distinct: int    # number of different codes
     min_hamming: int # smallest number of bits in which the codes of two classes differ; 0 with a single class
+    counts: Tensor   # (K,) int64 samples per class
 
 def class_codes(
     z: Tensor | np.ndarray, # (n, d) latents
@@ -187,14 +189,20 @@ def class_codes(
     positive = sums.double() / counts[:, None]
     bits = positive > 0.5
     share = torch.bincount(index, (above == bits[index]).all(1).double()) / counts
-    return ClassCodes(classes, positive, bits, share, len(bits.unique(dim=0)), _smallest_distance(bits))
+    return ClassCodes(classes, positive, bits, share, len(bits.unique(dim=0)), _smallest_distance(bits), counts)
 
 def _smallest_distance(bits: Tensor) -> int:
     "Smallest Hamming distance between two rows; 0 for a single row."
-    ones = bits.double()
     i, j = torch.triu_indices(len(bits), len(bits), offset=1, device=bits.device)
-    differing = (ones @ (1 - ones).T + (1 - ones) @ ones.T)[i, j]
+    differing = hamming(bits, bits)[i, j]
     return int(differing.min()) if len(differing) else 0
+
+def hamming(
+    a: Tensor, b: Tensor, # (n, d) and (m, d) bool, or shares of ones
+) -> Tensor: # (n, m) number of bits in which each row of `a` differs from each of `b` (expected, for shares)
+    "Hamming distances; exact for bits, as whole numbers are in float32 below 2^24."
+    a, b = (bits.to(torch.promote_types(bits.dtype, torch.float32)) for bits in (a, b))
+    return a @ (1 - b).T + (1 - a) @ b.T
 
 # %% ../nbs/02_binarity.ipynb #2f37c494
 def same_encoding_fraction(codes: ClassCodes) -> float:
@@ -215,3 +223,70 @@ def encoding_fraction(
 ) -> float:
     "`same_encoding_fraction` of latents. ValueError as for `class_codes`."
     return same_encoding_fraction(class_codes(z, y))
+
+# %% ../nbs/02_binarity.ipynb #34a73148
+def off_code(codes: ClassCodes) -> float:
+    "Share of samples with at least one sign that is not that of their class's code."
+    return 1 - float((codes.share * codes.counts).sum() / codes.counts.sum())
+
+def hamming_within(codes: ClassCodes) -> float:
+    """Share of bits in which two samples of a class differ: mean over pairs, then over classes. A class of one sample
+    counts as 0."""
+    pairs = codes.counts / (codes.counts.double() - 1).clamp_min(1) # of two different samples
+    return float((2 * codes.positive * (1 - codes.positive) * pairs[:, None]).mean())
+
+def hamming_between(codes: ClassCodes) -> float:
+    "Share of bits in which two samples of different classes differ: mean over pairs of classes. NaN for one class."
+    i, j = torch.triu_indices(len(codes.bits), len(codes.bits), offset=1, device=codes.bits.device)
+    return float(hamming(codes.positive, codes.positive)[i, j].mean() / codes.bits.shape[1])
+
+def hamming_histograms(
+    z: Tensor | np.ndarray, # (n, d) latents
+    y: Tensor | np.ndarray, # (n,) classes
+    samples: int = 2000, # at most so many, drawn at random but always the same
+) -> tuple[Tensor, Tensor]: # (d + 1,) int64 numbers of pairs at each distance, within and between classes
+    "How many pairs of samples differ in 0, 1, ..., d bits. ValueError as for `class_codes`."
+    z = as_latents(z)
+    some = torch.randperm(len(z), generator=torch.Generator().manual_seed(0))[:samples].to(z.device)
+    y, bits = as_labels(y, z)[some], z[some] > 0
+    i, j = torch.triu_indices(len(y), len(y), offset=1, device=z.device)
+    distance, same = hamming(bits, bits)[i, j].long(), y[i] == y[j]
+    within, between = (torch.bincount(distance[chosen], minlength=z.shape[1] + 1) for chosen in (same, ~same))
+    return within, between
+
+# %% ../nbs/02_binarity.ipynb #3667712c
+def bit_balance(
+    z: Tensor | np.ndarray, # (n, d) latents
+) -> float:
+    "Mean over nodes of 2 min(f, 1 - f), with the share f of samples above zero: 0 (constant bits) to 1."
+    bits = (as_latents(z) > 0).float()
+    ones = (bits.new_ones(len(bits)) @ bits).double() / len(bits) # a product of matrices is the fastest way to count
+    return float(2 * torch.minimum(ones, 1 - ones).mean())
+
+def bit_correlation(
+    z: Tensor | np.ndarray, # (n, d) latents
+) -> float:
+    "Largest absolute correlation of two bits over all samples, 0 to 1. NaN if fewer than two bits vary."
+    bits = (as_latents(z) > 0).float()
+    both = (bits.T @ bits).double() / len(bits)
+    varies = (both.diagonal() > 0) & (both.diagonal() < 1)
+    if varies.sum() < 2: return float('nan')
+    both = both[varies][:, varies]
+    ones = both.diagonal()
+    width = (ones * (1 - ones)).sqrt()
+    return float(((both - ones.outer(ones)) / width.outer(width)).abs().fill_diagonal_(0).max())
+
+def code_entropy(
+    z: Tensor | np.ndarray, # (n, d) latents
+) -> float:
+    "Entropy, in bits, of the code of a sample drawn at random: at most d and log2(n), and 0 if all are equal."
+    share = _same_rows(as_latents(z) > 0).bincount().double() / len(z)
+    return float(-(share * share.log2()).sum().clamp_max(0))
+
+def _same_rows(bits: Tensor) -> Tensor: # (n,) int64, equal for equal rows
+    "Rows as numbers, 31 bits at a time: sorting numbers is much faster than sorting rows."
+    index = torch.zeros(len(bits), dtype=torch.int64, device=bits.device)
+    for part in bits.split(31, dim=1):
+        word = part.double() @ 2.**torch.arange(part.shape[1], device=bits.device, dtype=torch.float64)
+        index = (index * 2**31 + word.long()).unique(return_inverse=True)[1]
+    return index

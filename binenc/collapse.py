@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BLOCK_NUMBERS', 'BLOCK_SAMPLES', 'as_numbers', 'as_matrix', 'as_latents', 'as_labels', 'ClassStatistics',
-           'class_statistics', 'within_class_variation', 'equiangular', 'maxangle', 'equinorm', 'sigma_w',
-           'sigma_w_trace', 'collapse_metrics']
+           'class_statistics', 'within_class_variation', 'trace_quotient', 'equiangular', 'maxangle', 'equinorm',
+           'sigma_w', 'sigma_w_trace', 'collapse_metrics']
 
 # %% ../nbs/01_collapse.ipynb #2c9251d0
 import math
@@ -169,6 +169,12 @@ def within_class_variation(stats: ClassStatistics) -> float:
     Zero for collapsed classes; does not change when `z` is scaled; NaN where no two class means differ."""
     if len(stats.between) == 0: return float('nan')
     return float((stats.within / stats.between).sum() / len(stats.counts))
+
+# %% ../nbs/01_collapse.ipynb #4b96e7b0
+def trace_quotient(stats: ClassStatistics) -> float:
+    "tr(Sigma_W) / tr(Sigma_B), no unit. Zero for collapsed classes; NaN where no two class means differ."
+    if len(stats.between) == 0: return float('nan')
+    return float(stats.within_trace / stats.between.sum())
 
 # %% ../nbs/01_collapse.ipynb #37472fc1
 def _pair_cosines(stats: ClassStatistics) -> Tensor: # (K (K-1) / 2,) float64

@@ -57,8 +57,9 @@ def is_sound(e: Experiment) -> bool:
 def joined(a: Experiment, b: Experiment) -> Experiment | None:
     "The grid that holds both, if they differ in models, replicates and learning rates only; else None."
     axes = {axis: tuple(dict.fromkeys((*getattr(a, axis), *getattr(b, axis)))) for axis in AXES.values()}
-    ours, theirs = ({run.id for run in expand(replace(e, **axes))} for e in (a, b))
-    return replace(a, **axes) if ours == theirs else None
+    ours, theirs = (replace(e, **axes) for e in (a, b))
+    same = ours == theirs or {run.id for run in expand(ours)} == {run.id for run in expand(theirs)}
+    return ours if same else None
 
 def _several(value: Any) -> tuple:
     "A tuple of one value or of many; a value given twice counts once."

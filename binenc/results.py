@@ -13,7 +13,6 @@ import math
 import shutil
 import uuid
 from contextlib import nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,7 @@ from .errors import UserError, unknown
 from .experiment import SELECTION, Experiment, expand
 from .files import check_stored, read_json, read_stored, write_stored
 from .locks import keeping, owner_of
-from .run import DEFAULTS
+from .run import DEFAULTS, fields_of
 from .store import (
     HISTORY, KEPT_FILES, WEIGHTS, RunFolder, experiment_bytes, experiment_folder, grown, kept_rows, read_history,
     resolve_experiment, run_folder, run_path, stored_experiment, stored_names, tidy)
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 # %% ../nbs/25_results.ipynb #3a8e89a9
 def read_run(folder: RunFolder) -> dict:
     "One row: configuration, provenance and numbers of a run, with `finished` False if it has none."
-    row = {'id': folder.run.id, **asdict(folder.run), 'finished': False}
+    row = {'id': folder.run.id, **fields_of(folder.run), 'finished': False}
     try:
         metrics = folder.metrics
     except UserError as error: return row | {'problem': str(error)}

@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['DEFAULTS', 'BACKBONES', 'CHOICES', 'TYPES', 'WORDS', 'NAME_LENGTH', 'RULES', 'TOGETHER', 'BOOLEANS', 'Run',
-           'settings_of', 'stored_run', 'checked', 'check_together', 'parse_value']
+           'fields_of', 'settings_of', 'stored_run', 'checked', 'check_together', 'parse_value']
 
 # %% ../nbs/13_run.ipynb #5a59aa1d
 import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, get_args, get_type_hints
 
@@ -89,9 +89,13 @@ class Run(_Identified):
 # %% ../nbs/13_run.ipynb #14b913b5
 DEFAULTS = {f.name: f.default for f in fields(Run)}
 
+def fields_of(run: Run) -> dict[str, Any]:
+    "All fields by name. Values are numbers and words: copying them, as `asdict` does, takes ten times as long."
+    return {name: getattr(run, name) for name in DEFAULTS}
+
 def settings_of(run: Run) -> dict[str, Any]:
     "The fields that differ from their defaults, without the experiment's name: what the id is made of."
-    return {name: value for name, value in asdict(run).items() if name != 'experiment' and value != DEFAULTS[name]}
+    return {name: value for name, value in fields_of(run).items() if name != 'experiment' and value != DEFAULTS[name]}
 
 def stored_run(values: Mapping[str, Any]) -> Run:
     """A run from stored fields. Fields that did not exist yet when it was stored have their defaults.

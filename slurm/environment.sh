@@ -5,4 +5,4 @@ if ! command -v binenc > /dev/null; then
     echo "binenc is not installed here: run 'pip install .', or activate its environment in slurm/cluster.sh" >&2
     exit 1
 fi
-export BINENC_TRAIN_FLAGS BINENC_FIGURES_FLAGS
+export BINENC_TRAIN_FLAGS BINENC_FIGURES_FLAGS BINENC_SCRATCH

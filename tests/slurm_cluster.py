@@ -150,14 +150,17 @@ class SlurmCluster:
         max_array_size=1001,  # SLURM's own default: task ids end one below
         memory=64_000,  # MB the node claims to have; nothing is enforced
         extra_conf=None,  # dict of slurm.conf settings that win over those here
+        partitions=None,  # name -> settings in slurm.conf's words; the first is the default one
     ):
         if gpus > len(STAND_INS):
             raise ValueError(f"gpus={gpus}: there are {len(STAND_INS)} stand-in devices")
         self.folder = Path(folder).resolve()
         self.cpus, self.gpus, self.memory, self.max_array_size = cpus, gpus, memory, max_array_size
         self.extra_conf = dict(extra_conf or {})
+        self.partitions = dict(partitions or {"debug": ""})
         self.conf = self.folder / "slurm.conf"
         self.daemons = {}  # name -> Popen, in the order of their start
+        self.arguments = {}  # name -> those of its start, for a restart
 
     # -- the configuration
 
@@ -221,7 +224,10 @@ class SlurmCluster:
         self.conf.write_text(
             conf_text(self.settings())
             + f"NodeName={NODE} NodeAddr=127.0.0.1 CPUs={self.cpus} RealMemory={self.memory}{gres} State=UNKNOWN\n"
-            "PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP\n"
+            + "".join(
+                f"PartitionName={name} Nodes=ALL Default={'NO' if number else 'YES'} MaxTime=INFINITE State=UP {more}\n"
+                for number, (name, more) in enumerate(self.partitions.items())
+            )
         )
         (self.folder / "gres.conf").write_text("".join(f"Name=gpu File={d}\n" for d in STAND_INS[: self.gpus]))
 
@@ -280,6 +286,7 @@ class SlurmCluster:
         "Start a daemon in the foreground, as our child, so that we know when it is gone"
         # a session of its own keeps it out of the terminal's Ctrl-C: it is stopped in order, by stop();
         # where the tests themselves are killed, setpriv has the kernel stop it
+        self.arguments[name] = args
         with_us = [setpriv, "--pdeathsig", "TERM"] if (setpriv := find_program("setpriv")) else []
         with (self.folder / f"{name}.out").open("wb") as out:
             self.daemons[name] = subprocess.Popen(
@@ -292,6 +299,13 @@ class SlurmCluster:
                 start_new_session=True,
             )
 
+    def kill_and_restart(self, name):
+        "End a daemon by SIGKILL, and start it again as systemd would"
+        self.daemons[name].kill()
+        self.daemons[name].wait()
+        self.start_daemon(name, *self.arguments[name])
+        self.until(lambda: self.node_state() not in ("", "down"), START_LIMIT, f"{name} does not come back")
+
     def wait_idle(self):
         "Until the node takes jobs"
         self.until(lambda: self.node_state() == "idle", START_LIMIT, "the node does not become idle")
@@ -299,7 +313,8 @@ class SlurmCluster:
     def node_state(self):
         "State of the node as sinfo names it, '' while the controller does not answer"
         done = self.run("sinfo", "-h", "-N", "-o", "%T", check=False)
-        return done.stdout.strip() if done.returncode == 0 else ""
+        states = set(done.stdout.split())  # one for each partition
+        return states.pop() if done.returncode == 0 and len(states) == 1 else ""
 
     def until(self, true, limit, complaint):
         "Poll until something is true; say what the logs say when it does not come true or a daemon dies"

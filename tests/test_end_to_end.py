@@ -164,14 +164,16 @@ def test_two_experiments_as_columns(command, draw_here, copy):
 
 def test_experiments_of_one_title_stay_apart(copy):
     """The same data set twice: each has rows, a column and a title of its own."""
-    from binenc import figures, summaries
+    from binenc import claims_report, figures, summaries
 
     add_experiment(copy)
     path = copy / 'results' / 'other' / 'experiment.json'
     path.write_text(path.read_text().replace('"Other"', '"Digits"'))
     (path.parent / 'SHA256SUMS').unlink()
     results = figures.StoredResults(['tiny', 'other'], copy / 'results')
-    assert list(summaries.claims_table(results))[1:] == ['Digits (tiny)', 'Digits (other)']
+    reports, refused = claims_report.judged_experiments(results.experiments, copy / 'results')
+    assert list(claims_report.verdict_table(reports))[1:] == ['Digits (tiny)', 'Digits (other)'] and not refused
+    assert {report['title'] for report in reports.values()} == {'Digits'}
     assert summaries.as_markdown(summaries.accuracy_table(results), []).count('| NoPen |') == 2
 
 

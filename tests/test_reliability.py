@@ -1,13 +1,27 @@
 """The Mahalanobis AUROC where the chapter's examples do not go: many nodes, rare classes, latents as small as
-compression makes them."""
+compression makes them. Selective risk and calibration against independent libraries."""
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from binenc.reliability import fit_class_gaussians, mahalanobis_auroc, mahalanobis_distance
+from binenc.reliability import (
+    ErrorScores,
+    adaptive_calibration_error,
+    augrc,
+    aurc,
+    auroc,
+    calibration_error,
+    fit_class_gaussians,
+    fpr_at_95,
+    mahalanobis_auroc,
+    mahalanobis_distance,
+    risk_at_80,
+    softmax_errors,
+)
 
 
 def latents(n, width, classes=4, nodes=6, seed=0):
@@ -87,3 +101,71 @@ def test_labels_of_any_integer_type():
     train, test = latents(500, 0.2, seed=1), latents(500, 0.2, seed=2)
     small = [[z, y.to(torch.uint8), pred.numpy().astype('int32')] for z, y, pred in (train, test)]
     assert mahalanobis_auroc(*small[0], *small[1]) == mahalanobis_auroc(*train, *test)
+
+
+def scored(seed, n, classes, sharp):
+    "Logits whose softmax is the true distribution of the class."
+    r = np.random.default_rng(seed)
+    logits = sharp * r.standard_normal((n, classes))
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    return torch.tensor(logits), torch.tensor([r.choice(classes, p=q) for q in p])
+
+
+# (seed, samples, classes, sharpness): AURC, AUGRC and FPR95 (right samples positive) of torch-uncertainty 0.13.0, ECE
+# with 15 bins of torchmetrics 1.9.0, adaptive ECE with 15 bins of torch-uncertainty 0.13.0, from `logits.softmax(1)`
+GOLDEN = {
+    (0, 1000, 5, 2.0): (0.173120796, 0.116532532, 0.859281421, 0.0379325971, 0.0357412249),
+    (1, 777, 10, 4.0): (0.0908668916, 0.067736735, 0.769607842, 0.0390815251, 0.0405378528),
+}
+
+
+@pytest.mark.parametrize('case', GOLDEN)
+def test_equal_to_independent_libraries(case):
+    """torch-uncertainty sums trapezoids from coverage 1/n to 1 and divides by 1 - 1/n; ours begin at zero."""
+    logits, y = scored(*case)
+    scores, n = softmax_errors(logits, y), len(y)
+    theirs_aurc, theirs_augrc, theirs_fpr, theirs_ece, theirs_adaptive = GOLDEN[case]
+    first, last = scores.wrong[scores.distance.argmin()].double().item(), scores.wrong.double().mean().item()
+    assert aurc(scores) == pytest.approx(theirs_aurc * (1 - 1 / n) + (first + last) / 2 / n, rel=1e-6)
+    assert augrc(scores) == pytest.approx(theirs_augrc * (1 - 1 / n) + first / 2 / n**2, rel=1e-6)
+    assert fpr_at_95(scores) == pytest.approx(theirs_fpr, rel=1e-6)
+    confidence = logits.softmax(1).amax(1)
+    assert calibration_error(confidence, ~scores.wrong) == pytest.approx(theirs_ece, rel=1e-5)
+    assert adaptive_calibration_error(confidence, ~scores.wrong) == pytest.approx(theirs_adaptive, rel=1e-5)
+
+
+@pytest.mark.parametrize('levels', [1, 2, 7, 10**9])
+@pytest.mark.parametrize('mistakes', [0.02, 0.3, 1.0])
+def test_ties_are_drawn_by_lot(levels, mistakes):
+    """AURC, AUGRC and the risk at 80% are the means over random orders of equal distances; AUGRC is bound to AUROC."""
+    r = np.random.default_rng(levels)
+    wrong = r.random(50) < mistakes
+    wrong[0] = True
+    distance = r.integers(levels, size=50) + wrong * (r.random(50) < 0.3)
+    scores = ErrorScores(torch.tensor(distance, dtype=torch.float64), torch.tensor(wrong))
+    curves = np.array([wrong[np.lexsort((r.random(50), distance))].cumsum() for _ in range(4000)])
+    risk, spread = curves / np.arange(1, 51), 5 / 4000**0.5
+    assert aurc(scores) == pytest.approx(risk.mean(), abs=0.3 * spread)
+    assert risk_at_80(scores) == pytest.approx(risk[:, 39].mean(), abs=0.3 * spread)
+    a = 1 - wrong.mean()
+    if a:
+        identity = (1 - auroc(scores)) * a * (1 - a) + (1 - a) ** 2 / 2
+        assert augrc(scores) == pytest.approx(identity, rel=1e-12)
+    assert augrc(scores) == pytest.approx((curves / 50).mean() - wrong.mean() / 100, abs=0.3 * spread)
+
+
+def test_every_score_of_a_diverged_network_is_nan():
+    logits, y = torch.full((20, 3), math.nan), torch.arange(20) % 3
+    scores = softmax_errors(logits, y)
+    assert all(math.isnan(m(scores)) for m in (auroc, augrc, aurc, risk_at_80, fpr_at_95))
+    confidence = logits.softmax(1).amax(1)
+    assert all(math.isnan(m(confidence, ~scores.wrong)) for m in (calibration_error, adaptive_calibration_error))
+
+
+def test_a_scale_of_the_logits_changes_calibration_but_no_order_between_two_classes():
+    logits, y = scored(3, 500, 2, 1.0)
+    assert aurc(softmax_errors(logits, y)) == aurc(softmax_errors(8 * logits, y))
+    assert aurc(softmax_errors(logits, y)) == pytest.approx(aurc(softmax_errors(logits, y, 1000.0)))
+    right = logits.argmax(1) == y
+    assert calibration_error(logits.softmax(1).amax(1), right) < 0.1
+    assert calibration_error((8 * logits).softmax(1).amax(1), right) > 0.1

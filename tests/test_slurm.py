@@ -39,14 +39,34 @@ def clone(tmp_path_factory):
         if (REPO / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPO / name, folder / name)
+    with (folder / 'slurm' / 'cluster.sh').open('a') as file:  # as people write it: unset variables, a last line of 1
+        file.write('BINENC_FIGURES_FLAGS+=" $TEST_FIGURES_FLAGS"\n[ -n "$NOT_SET" ] && module load cuda\n')
     return folder
 
 
 @pytest.fixture(scope='module')
 def cluster(tmp_path_factory):
-    """Two stand-in GPUs, so two trainings at a time on a machine of two cores; room for many small tasks."""
-    with SlurmCluster(tmp_path_factory.mktemp('cluster'), cpus=32, gpus=2) as cluster:
-        yield cluster
+    """Two stand-in GPUs, so two trainings at a time on a machine of two cores. Two partitions, of which one preempts
+    the other after a time of grace; arrays of 8 tasks; jobs that take too much memory are killed, and ended ones are
+    soon forgotten."""
+    partitions = {'debug': 'PriorityTier=1 PreemptMode=REQUEUE GraceTime=4', 'high': 'PriorityTier=10 PreemptMode=OFF'}
+    conf = dict(
+        PreemptType='preempt/partition_prio',
+        PreemptMode='REQUEUE',
+        KillWait=10,
+        MinJobAge=5,
+        SelectTypeParameters='CR_CPU_Memory',
+        DefMemPerCPU=4000,
+        JobAcctGatherType='jobacct_gather/linux',
+        JobAcctGatherFrequency='task=1',
+        JobAcctGatherParams='OverMemoryKill',
+    )
+    folder = tmp_path_factory.mktemp('cluster')
+    with SlurmCluster(folder, cpus=32, memory=128_000, max_array_size=8, extra_conf=conf, partitions=partitions) as c:
+        yield c
+
+
+PATIENCE = 240  # s without any progress before a test gives up
 
 
 class Site:
@@ -55,8 +75,8 @@ class Site:
     def __init__(self, clone, cluster):
         self.clone, self.cluster, self.results = clone, cluster, clone / 'results'
 
-    def start(self, *words):
-        env = {**self.cluster.environment(), 'PATH': f'{BIN}:{os.environ["PATH"]}'}
+    def start(self, *words, env=None):
+        env = {**self.cluster.environment(), 'PATH': f'{BIN}:{os.environ["PATH"]}', **(env or {})}
         return subprocess.Popen(
             list(map(str, words)),
             cwd=self.clone,
@@ -67,14 +87,18 @@ class Site:
             text=True,
         )
 
-    def call(self, *words, code=0):
-        process = self.start(*words)
-        text, _ = process.communicate(timeout=300)
+    def call(self, *words, code=0, env=None):
+        process = self.start(*words, env=env)
+        text, _ = process.communicate(timeout=600)
         assert process.returncode == code, text
         return text
 
-    def submit(self, name, *flags, **values):
-        return self.call('slurm/submit.sh', 'demo', *settings(experiment=name, **values), *flags)
+    def submit(self, name, *flags, code=0, env=None, **values):
+        return self.call('slurm/submit.sh', 'demo', *settings(experiment=name, **values), *flags, code=code, env=env)
+
+    def jobs(self, name):
+        """The active jobs of an experiment."""
+        return [j for j in self.cluster.active() if j['name'] in (f'binenc-{name}', f'binenc-{name}-figures')]
 
     def runs(self, name, **values):
         return expand(
@@ -100,12 +124,16 @@ def site(clone, cluster):
     return Site(clone, cluster)
 
 
-def until_settled(site, name, seconds):
-    """Wait until no job is left; on a time-out the logs are in the error."""
-    try:
-        site.cluster.wait(seconds)
-    except TimeoutError as error:
-        raise AssertionError(f'{error}\n{site.logs(name)}') from None
+def until_settled(site, name):
+    """Wait until no job is left, as long as there is progress: jobs change, or files of the experiment."""
+    seen, since = None, time.monotonic()
+    while active := site.cluster.active():
+        files = [(path, path.stat().st_mtime_ns) for path in (site.results / name).rglob('*') if path.exists()]
+        now = [(j['id'], j['state'], j['restarts']) for j in active], sorted(files)
+        if now != seen:
+            seen, since = now, time.monotonic()
+        assert time.monotonic() - since < PATIENCE, f'no progress: {active}\n{site.logs(name)}'
+        time.sleep(1)
 
 
 def owner(run, results):
@@ -157,7 +185,7 @@ def disturb(site, runs, what, done):
     """Do it to the next training that is not through before it is hit; returns the run."""
     tried = set(done)
     while True:
-        run, who = wait_for(lambda: training(site, runs, tried), 120, f'a training to be {what}')
+        run, who = wait_for(lambda: training(site, runs, tried), PATIENCE, f'a training to be {what}')
         tried.add(run)
         try:
             DISTURBANCES[what](site.cluster, who)
@@ -180,8 +208,12 @@ def test_a_disturbed_sweep_ends_in_figures(site, cluster):
     write_json(
         run_folder(bad, site.results) / 'run.json', {'run': {'lr': 'another'}}
     )  # its own error, in every attempt
-    said = site.submit('chaos', '--', '--time=1', **CHAOS)
-    assert re.search(r'submitted 1 array \(job \d+\) and the figures after', said)
+    said = site.submit('chaos', '--max-parallel', '2', '--', '--time=1', **CHAOS)
+    assert re.search(r'submitted 2 arrays \(job \d+, \d+\) and the figures after', said)
+    first, second = re.search(r'job (\d+), (\d+)', said).groups()
+    assert {j['dependency'].split('(')[0] for j in site.jobs('chaos') if j['array_job_id'] == second} == {
+        f'afterany:{first}_*'
+    }
     assert 'nothing to submit' in site.submit('chaos', **CHAOS)  # all of it is queued or running
 
     disturbed = {}
@@ -189,7 +221,7 @@ def test_a_disturbed_sweep_ends_in_figures(site, cluster):
         disturbed[disturb(site, runs, what, disturbed)] = what
     assert 'queued' in site.call('binenc', 'status', 'chaos')
 
-    until_settled(site, 'chaos', 420)
+    until_settled(site, 'chaos')
     assert site.states(runs) == ['finished'] * 15 + ['failed'], site.call('binenc', 'status', 'chaos') + site.logs(
         'chaos'
     )
@@ -220,7 +252,7 @@ def test_simultaneous_submissions(site):
     ]
     said = [process.communicate(timeout=120)[0] for process in commands]
     assert sorted('nothing to submit' in text for text in said) == [False, False, True], said
-    until_settled(site, 'same', 200)
+    until_settled(site, 'same')
     for name in 'same', 'other':
         runs = site.runs(name, **SMALL)
         assert site.states(runs) == ['finished'] * 4, site.logs(name)
@@ -233,15 +265,15 @@ def test_cancelled_and_submitted_again(site, cluster):
     values = dict(SMALL, epochs=400, log_every=20)
     said = site.submit('cancelled', **values)
     runs = site.runs('cancelled', **values)
-    run, _ = wait_for(lambda: training(site, runs), 120, 'a training')
-    wait_for(lambda: (run_folder(run, site.results) / 'checkpoint.pt').exists(), 60, 'a checkpoint')
-    cluster.run(*re.search(r'scancel [\d ]+', said)[0].split())
-    cluster.wait(60)
-    time.sleep(2)
-    assert not cluster.active() and 'finished' not in site.states(runs)
+    run, _ = wait_for(lambda: training(site, runs), PATIENCE, 'a training')
+    wait_for(lambda: (run_folder(run, site.results) / 'checkpoint.pt').exists(), PATIENCE, 'a checkpoint')
+    assert 'binenc cancel cancelled' in said and '/cancelled/logs/' in said
+    assert 'cancelled ' in site.call('binenc', 'cancel', 'cancelled')
+    until_settled(site, 'cancelled')
+    assert 'finished' not in site.states(runs)
     assert run_folder(run, site.results).owner is None
     site.submit('cancelled', **values)
-    until_settled(site, 'cancelled', 200)
+    until_settled(site, 'cancelled')
     assert site.states(runs) == ['finished'] * 4, site.logs('cancelled')
     assert any(
         'continues after epoch' in log.read_text() for log in (site.results / 'cancelled' / 'logs').glob('*.out')
@@ -255,12 +287,108 @@ def test_a_node_that_fails(site, cluster):
     """A node that goes down takes its tasks with it; they come back with the next attempt."""
     site.submit('node', **NODE_DOWN)
     runs = site.runs('node', **NODE_DOWN)
-    wait_for(lambda: training(site, runs), 120, 'a training')
+    wait_for(lambda: training(site, runs), PATIENCE, 'a training')
     cluster.run('scontrol', 'update', 'nodename=localhost', 'state=down', 'reason=test')
-    time.sleep(8)
+    wait_for(lambda: not any(j['state'] == 'RUNNING' for j in site.jobs('node')), PATIENCE, 'the end of the tasks')
     cluster.run('scontrol', 'update', 'nodename=localhost', 'state=resume', check=False)  # it may be back already
-    until_settled(site, 'node', 200)
+    until_settled(site, 'node')
     assert site.states(runs) == ['finished'] * 2, site.logs('node')
+    assert 'DUE TO NODE FAILURE' in site.logs('node')
+
+
+LONG = dict(SMALL, epochs=1200, gamma_factor=1.001, model='bin_enc,lin_pen', log_every=1200)
+
+
+def test_preempted_with_grace(site, cluster):
+    """The checkpoint that lets them continue is written between the signal and the end: no other is due."""
+    site.submit('preempted', **LONG)
+    runs = site.runs('preempted', **LONG)
+    for run in runs:
+        wait_for(lambda run=run: training(site, [run]), PATIENCE, 'a training')
+    cluster.run('sbatch', '--partition=high', '--gres=gpu:2', '--output=/dev/null', '--wrap=sleep 1')
+    wait_for(lambda: 'DUE TO PREEMPTION' in site.logs('preempted'), PATIENCE, 'the preemption')
+    wait_for(lambda: all(j['state'] == 'PENDING' for j in site.jobs('preempted')), PATIENCE, 'the requeue')
+    assert 'last ended as PREEMPTED' in site.call('binenc', 'status', 'preempted')
+    until_settled(site, 'preempted')
+    assert site.states(runs) == ['finished'] * 2, site.logs('preempted')
+    log = '\n'.join(path.read_text() for path in (site.results / 'preempted' / 'logs').glob('*'))
+    assert len(re.findall(r'continues after epoch \d+', log)) == 2, log
+
+
+def test_daemons_killed(site, cluster):
+    """SIGKILL of slurmctld and of slurmd: the tasks go on, and nothing is computed twice."""
+    values = dict(LONG, epochs=800, log_every=800)
+    site.submit('daemons', **values)
+    runs = site.runs('daemons', **values)
+    wait_for(lambda: training(site, runs), PATIENCE, 'a training')
+    for name in 'slurmctld', 'slurmd':
+        cluster.kill_and_restart(name)
+    until_settled(site, 'daemons')
+    assert site.states(runs) == ['finished'] * 2, site.logs('daemons')
+    assert [site.attempts(run) for run in runs] == [1, 1]
+
+
+def test_out_of_memory(site):
+    """Tasks that are killed for lack of memory say so, and do not come back by themselves."""
+    values = dict(SMALL, model='bin_enc')
+    site.submit('memory', '--', '--mem=200', **values)
+    [run] = site.runs('memory', **values)
+    until_settled(site, 'memory')
+    listed = site.call('binenc', 'status', 'memory', '--failed')
+    assert 'last ended as OUT_OF_MEMORY' in listed and '/memory/logs/' in listed, site.logs('memory')
+    assert len(list((site.results / 'memory' / 'plans').glob('*.jsonl'))) == 1  # no second round
+
+
+def test_cancelled_work_that_slurm_has_forgotten(site, cluster):
+    """The job that submits again what was interrupted runs when SLURM no longer knows that the tasks were cancelled."""
+    values = dict(LONG, model='bin_enc,lin_pen,no_pen')
+    said = site.submit('forgotten', **values)
+    array, figures = re.search(r'job (\d+)\) and the figures after \(job (\d+)\)', said).groups()
+    runs = site.runs('forgotten', **values)
+    wait_for(lambda: training(site, runs), PATIENCE, 'a training')
+    cluster.run('scontrol', 'hold', figures)
+    cluster.run('scancel', array)
+    wait_for(lambda: not any(j['array_job_id'] == array for j in cluster.jobs()), PATIENCE, 'that it is forgotten')
+    assert 'last ended as CANCELLED' in site.call('binenc', 'status', 'forgotten', '--failed')
+    cluster.run('scontrol', 'release', figures)
+    until_settled(site, 'forgotten')
+    assert 'finished' not in site.states(runs)
+    assert len(list((site.results / 'forgotten' / 'plans').glob('*.jsonl'))) == 1, site.logs('forgotten')
+
+
+def test_a_refused_submission(site, cluster):
+    """Where the second job is refused, the first is taken back; a partition in the environment holds for both; the
+    figures can be submitted alone."""
+    values = dict(SMALL, model='bin_enc')
+    said = site.submit('refused', code=1, env={'TEST_FIGURES_FLAGS': '--partition=nowhere'}, **values)
+    assert 'invalid partition specified: nowhere' in said and 'Nothing is submitted' in said, said
+    assert not list((site.results / 'refused' / 'plans').glob('*.jsonl'))
+    wait_for(lambda: not site.jobs('refused'), PATIENCE, 'that nothing is queued')
+    site.submit('refused', env={'SBATCH_PARTITION': 'high'}, **values)
+    listing = cluster.run('squeue', '--noheader', '--format=%P', '--name=binenc-refused,binenc-refused-figures').stdout
+    assert listing.split() == ['high', 'high']
+    until_settled(site, 'refused')
+    assert site.states(site.runs('refused', **values)) == ['finished'], site.logs('refused')
+    shutil.rmtree(site.results / 'refused' / 'figures')
+    assert 'submitted the figures' in site.submit('refused', '--figures-only', **values)
+    until_settled(site, 'refused')
+    assert len(list((site.results / 'refused' / 'figures').glob('*.png'))) == 7, site.logs('refused')
+
+
+def test_folders_of_the_caller(site, tmp_path):
+    """Relative folders mean those of the caller, and the printed commands carry them."""
+    words = *settings(experiment='else', **dict(SMALL, model='bin_enc')), '--results', 'r'
+    said = subprocess.run(
+        [site.clone / 'slurm' / 'submit.sh', 'demo', *words, '--data', site.clone / 'datasets'],
+        cwd=tmp_path,
+        env={**site.cluster.environment(), 'PATH': f'{BIN}:{os.environ["PATH"]}'},
+        capture_output=True,
+        text=True,
+    )
+    assert 'binenc cancel else --results r' in said.stdout, said.stdout + said.stderr
+    assert len(list((tmp_path / 'r' / 'else' / 'plans').glob('*.jsonl'))) == 1
+    site.cluster.run('scancel', '--name=binenc-else,binenc-else-figures')
+    site.cluster.wait(PATIENCE)
 
 
 def test_many_kernels_at_once(site, cluster, tmp_path):
@@ -277,19 +405,23 @@ def test_many_kernels_at_once(site, cluster, tmp_path):
     (tmp_path / 'nbs').mkdir()
     nbformat.write(notebook, tmp_path / 'nbs' / 'tiny.ipynb')
     script = tmp_path / 'one.py'
-    script.write_text(f'''
+    script.write_text(f"""
 import os, time
 from pathlib import Path
 from binenc import launch
 launch.notebook_path = lambda name: Path({str(tmp_path)!r}) / 'nbs' / name
 import papermill
-task, started = os.environ['SLURM_ARRAY_TASK_ID'], Path({str(tmp_path)!r}) / 'started'
-started.mkdir(exist_ok=True); (started / task).touch()
+task, started = int(os.environ['FIRST']) + int(os.environ['SLURM_ARRAY_TASK_ID']), Path({str(tmp_path)!r}) / 'started'
+started.mkdir(exist_ok=True); (started / str(task)).touch()
 while len(os.listdir(started)) < 24: time.sleep(0.01) # all kernels at the same moment
-launch.execute_notebook('tiny.ipynb', Path({str(tmp_path)!r}) / 'out' / f'{{task}}.ipynb', {{'number': int(task)}})
-''')
-    cluster.run('sbatch', '--array=0-23', f'--output={tmp_path}/%a.log', f'--wrap=exec {sys.executable} {script}')
-    cluster.wait(200)
+launch.execute_notebook('tiny.ipynb', Path({str(tmp_path)!r}) / 'out' / f'{{task}}.ipynb', {{'number': task}})
+""")
+    for first in 0, 8, 16:
+        log = f'--output={tmp_path}/{first}-%a.log'
+        cluster.run(
+            'sbatch', '--array=0-7', f'--export=ALL,FIRST={first}', log, f'--wrap=exec {sys.executable} {script}'
+        )
+    cluster.wait(600)
     logs = '\n'.join(p.read_text() for p in tmp_path.glob('*.log'))
     done = [
         nbformat.read(tmp_path / 'out' / f'{i}.ipynb', 4)

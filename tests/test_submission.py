@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from binenc.slurm import Submission, array_commands, figures_command
+from binenc.slurm import send_all
+from binenc.submission import Submission, array_command
 from helpers import BINENC, REPO, settings
 
 GOLDEN = Path(__file__).parent / 'golden' / 'submissions.txt'
 PAPER = Submission(
     'cifar10',
-    Path('/home/me/binenc/results/cifar10/plans/p.jsonl'),
-    360,
     Path('/home/me/binenc/results'),
     Path('/home/me/binenc/datasets'),
+    Path('/home/me/binenc/results/cifar10/plans/p.jsonl'),
+    360,
     train_flags=('--gres=gpu:1', '--time=04:00:00'),
     figures_flags=('--time=01:00:00',),
 )
@@ -30,18 +31,24 @@ CASES = {
         runs_per_task=4,
         max_parallel=2,
         settings=('epochs=5', 'lr=0.001,0.002'),
-        flags=('--partition=long', '-A', 'me', '--gres=gpu:a100:1', '--time=10'),
+        flags=('--partition=long', '-A', 'me', '--gres=gpu:a100:1', '--time=10', '--mail-type=END'),
     ),
     'more than an array holds': replace(PAPER, runs=2500, max_array_size=1001),
+    'more than an array holds, 20 at a time': replace(PAPER, runs=2500, max_array_size=1001, max_parallel=20),
+    'long epochs': replace(PAPER, epoch_seconds=900.0),
 }
 
 
 def text(submission):
     """The commands of a submission, one a line."""
-    arrays = array_commands(submission)
-    return '\n'.join(
-        shlex.join(c) for c in [*arrays, figures_command(submission, [str(100 + i) for i in range(len(arrays))])]
-    )
+    commands = []
+
+    def send(command):
+        commands.append(shlex.join(command))
+        return str(99 + len(commands))
+
+    send_all(submission, send)
+    return '\n'.join(commands)
 
 
 def test_golden_text():
@@ -125,7 +132,7 @@ def without_sbatch_once(tmp_path):
 @pytest.mark.parametrize('flags', [['--gres=gpu:a100:1'], ['--time=5'], []])
 def test_user_flags_come_last(flags):
     """sbatch takes the last of two flags: the user's."""
-    command = array_commands(replace(PAPER, flags=tuple(flags)))[0]
+    command = array_command(replace(PAPER, flags=tuple(flags)), 0, 360)
     options = command[: command.index('slurm/train.sbatch')]
     assert options[len(options) - len(flags) :] == flags
 

@@ -1,0 +1,70 @@
+"""The animation in a file: what it shows, how large it is, and that the same snapshots give the same bytes."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from binenc.animation import animation_bytes, course, frame, png_bytes, positions, save_animation, stored_courses
+from binenc.errors import UserError
+from binenc.figures import StoredResults
+
+RESULTS = Path(__file__).parents[1] / 'results'
+LIMIT = 1_500_000  # bytes, so that a front page loads quickly
+
+
+@pytest.fixture(scope='module')
+def courses():
+    return stored_courses(StoredResults(['demo'], RESULTS), 'demo')
+
+
+def made_up(nodes=4, classes=10, snapshots=2):
+    """Points that begin anywhere and end on the vertices of their class."""
+    rng = np.random.default_rng(0)
+    y = np.arange(60) % classes
+    ends = np.sign(rng.standard_normal((classes, nodes)))[y]
+    z = np.stack([rng.standard_normal((60, nodes)), *[ends] * (snapshots - 1)]).astype('f4')
+    names = np.array([f'class {k}' for k in range(classes)])
+    return {'epochs': np.arange(1, snapshots + 1), 'z': z, 'y': y, 'classes': names}
+
+
+@pytest.mark.parametrize('kind', ['gif', 'webp'])
+def test_small_and_complete(courses, kind, tmp_path):
+    """The demo's animation is below the limit and has every frame; the last one is shown longest."""
+    path = save_animation(courses, tmp_path / f'emergence.{kind}')
+    assert path.stat().st_size < LIMIT
+    with Image.open(path) as picture:
+        assert picture.n_frames == len(positions(len(courses[0].epochs))) and picture.width == 540
+
+
+def test_same_snapshots_same_bytes():
+    """And other snapshots other ones."""
+    one, other = ([course('bin_enc', made_up(nodes=nodes))] for nodes in (4, 3))
+    assert animation_bytes(one, 1) == animation_bytes(one, 1) != animation_bytes(other, 1)
+
+
+@pytest.mark.parametrize('nodes', [1, 2, 3, 5, 36])
+@pytest.mark.parametrize('classes', [2, 30])
+def test_any_layer_can_be_drawn(nodes, classes):
+    """Few or many nodes and classes, also a single snapshot."""
+    some = [course('bin_enc', made_up(nodes, classes, snapshots=1))]
+    picture = Image.open(io.BytesIO(png_bytes(frame(some, 0)))).convert('L')
+    assert np.asarray(picture).std() > 10
+
+
+def test_points_end_on_vertices():
+    """Latents on vertices are drawn where the vertices are drawn, whatever their scale."""
+    arrays = made_up()
+    arrays['z'][1] *= 1e-6
+    shown = course('bin_enc', arrays)
+    apart = np.abs(shown.points[1][:, None] - shown.vertices[None]).sum(-1).min(1)
+    assert apart.max() < 1e-6 and shown.fraction[1] == 1 > shown.fraction[0]
+
+
+def test_diverged_runs_are_refused():
+    arrays = made_up()
+    arrays['z'][1, 0, 0] = np.inf
+    with pytest.raises(UserError, match='lin_pen diverged'):
+        course('lin_pen', arrays)

@@ -1,0 +1,318 @@
+"""Attacks against independent implementations, on networks that mask their gradients, and after an interruption."""
+
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from binenc import attack_run as attacking_one
+from binenc.attack_run import attack_run
+from binenc.attacking import ATTACKS, ROW, TABLE, is_attacked, stored_rows, summary, wins
+from binenc.attacks import (
+    adaptive,
+    directions,
+    fmn,
+    fools,
+    generators,
+    hop_skip_jump,
+    length,
+    line_search,
+    nearest_others,
+    noise,
+    transfer,
+)
+from binenc.errors import UserError
+from binenc.experiment import expand
+from binenc.files import SUMS, check_stored
+from binenc.launch import states
+from binenc.run import Run
+from binenc.store import WEIGHTS, run_folder, stored_experiment
+from helpers import TINY
+
+IMAGES = 8
+
+
+class Logits(nn.Module):
+    """A classifier that returns logits only."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+        self.eval()
+
+    def forward(self, x):
+        return self.model(x)[0]
+
+
+class Staircase(Logits):
+    """Rounds its input: the gradient is 0 everywhere."""
+
+    def forward(self, x):
+        return self.model((8 * x).round() / 8)[0]
+
+
+class Saturated(Logits):
+    """The softmax of huge logits: 0 or 1 to the last bit, and flat, except next to the boundary."""
+
+    def forward(self, x):
+        return (1e4 * self.model(x)[0]).softmax(1)
+
+
+@pytest.fixture(scope='module')
+def results(tmp_path_factory):
+    """Results folder of two runs of one replicate, trained until they are right about most images."""
+    from binenc.training import train
+
+    folder = tmp_path_factory.mktemp('attacked')
+    for run in pair():
+        train(run, folder)
+    return folder
+
+
+def pair():
+    """The run that is attacked, and the one whose perturbations are transferred."""
+    run = Run(**{**TINY, 'epochs': 20})
+    return run, replace(run, model='lin_pen')
+
+
+@pytest.fixture
+def digits(results):
+    """A network, images that it classifies correctly, their classes, and perturbations found by line search."""
+    trained = attacking_one.load_run(pair()[0], results)
+    target = attacking_one.Target(trained, 40)
+    right = target.true == target.predicted
+    x, y = target.x[right], target.true[right]
+    return Logits(trained.classifier), x, y, line_search(trained.classifier, x, y, nearest_others(x, y, *target.pool))
+
+
+def foolbox_distances(attack, model, x, y):
+    """What an attack of foolbox finds, infinite where it failed."""
+    foolbox = pytest.importorskip('foolbox')
+    fmodel = foolbox.PyTorchModel(model, bounds=(-1e2, 1e2), device='cpu')
+    _, adversarial, success = attack(fmodel, x, y, epsilons=None)
+    return torch.where(success, length(adversarial - x), torch.inf)
+
+
+def test_fmn_is_as_good_as_independent_attacks(digits):
+    """foolbox's decoupled direction and norm (DDN), and its attack of Carlini and Wagner."""
+    foolbox = pytest.importorskip('foolbox')
+    model, x, y, starts = digits
+    ours = length(fmn(model, x, y, starts[:3], 100))
+    assert fools(model, x + fmn(model, x, y, starts[:3], 100), y).all()
+    for theirs in (
+        foolbox_distances(foolbox.attacks.DDNAttack(steps=300, init_epsilon=2.0), model, x, y),
+        foolbox_distances(
+            foolbox.attacks.L2CarliniWagnerAttack(binary_search_steps=4, steps=200, stepsize=0.05), model, x, y
+        ),
+    ):
+        assert theirs.isfinite().float().mean() > 0.9
+        assert ours.median() < 1.01 * theirs.median() and (ours < 1.05 * theirs).float().mean() > 0.9
+        assert (theirs > 0.7 * ours).all()
+
+
+def test_foolbox_does_not_project():
+    """Why this package has an FMN of its own: in foolbox 3.3.4, more steps change nothing on a linear classifier."""
+    foolbox = pytest.importorskip('foolbox')
+    if foolbox.__version__ != '3.3.4':
+        pytest.skip('another version of foolbox')
+    torch.manual_seed(0)
+    linear, x = nn.Linear(20, 2).eval(), torch.randn(50, 20)
+    f, w = linear(x).diff(dim=1).flatten().detach(), linear.weight.diff(dim=0).detach()
+    distance, y = f.abs() / w.norm(), linear(x).argmax(1)
+    short, long = (
+        foolbox_distances(foolbox.attacks.L2FMNAttack(steps=steps), linear, x, y) / distance for steps in (100, 1000)
+    )
+    assert torch.allclose(short, long, rtol=1e-2) and short.median() > 1.5
+    starts = line_search(linear, x, y, nearest_others(x, y, x, y))
+    assert ((length(fmn(linear, x, y, starts)) / distance - 1).abs() < 1e-3).all()
+
+
+def test_hop_skip_jump_is_as_good_as_foolbox(digits):
+    """On the same images, from the same starts, one image at a time there: foolbox normalises over its batch."""
+    foolbox = pytest.importorskip('foolbox')
+    model, x, y, starts = digits
+    x, y, starts = x[:5], y[:5], starts[0, :5]
+    low, high = x.min() - 1, x.max() + 1  # foolbox clips to the range from 0 to 1
+
+    def unit(v):
+        return model(low + (high - low) * v)
+
+    ours = length(hop_skip_jump(model, x, y, starts, generators(torch.arange(5), 0), 2500))
+    assert (ours < length(starts)).all()
+    torch.manual_seed(0)
+    attack = foolbox.attacks.HopSkipJumpAttack(steps=10)
+    fmodel = foolbox.PyTorchModel(Wrapped(unit), bounds=(0, 1), device='cpu')
+    scaled = (x - low) / (high - low)
+    at = (x + 1.02 * starts - low) / (high - low)  # clearly across the boundary, whatever rounding does
+    theirs = torch.cat([attack.run(fmodel, scaled[i : i + 1], y[i : i + 1], starting_points=at[i : i + 1])
+                        for i in range(5)])
+    assert ours.mean() < 1.1 * length((theirs - scaled) * (high - low)).mean()
+
+
+class Wrapped(nn.Module):
+    """A function as a module in evaluation mode."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+        self.eval()
+
+    def forward(self, x):
+        return self.function(x)
+
+
+@pytest.mark.parametrize('mask', [Staircase, Saturated])
+def test_masked_gradients_fool_deepfool_but_not_the_minimum(mask, results, monkeypatch):
+    """DeepFool finds nothing and reports a robust network. The minimum over attacks finds perturbations of about the
+    size that fools the network without the mask, and where all gradients are 0 it says that they were of no use."""
+    run, _ = pair()
+    plain = summary(attack_run(run, None, 50, True, results, say=list).assign(id='plain')).loc['plain']
+    load = attacking_one.load_run
+    monkeypatch.setattr(
+        attacking_one,
+        'load_run',
+        lambda *args: replace(trained := load(*args), classifier=mask(trained.classifier)),
+    )
+    monkeypatch.setattr(attacking_one, 'evaluate', lambda model, loader: Predicted(model, loader))
+    rows = attack_run(run, None, 50, True, results, say=list)
+    masked = summary(rows.assign(id='masked')).loc['masked']
+    assert plain.deepfool_share == 1 and masked.deepfool_share < 0.1
+    assert plain.gradient_free_wins == 0 and masked.attacked_images > 25
+    assert 0.8 < masked.smallest_perturbation_median / plain.smallest_perturbation_median < 2
+    if mask is Staircase:
+        assert masked.gradient_free_wins > 0.5 * masked.attacked_images
+
+
+class Predicted:
+    """Classes that a network without latents gives to a split."""
+
+    def __init__(self, model, loader):
+        with torch.no_grad():
+            self.pred = torch.cat([model(x).argmax(1) for x, _ in loader.in_order()])
+
+
+def test_broken_networks_are_not_fooled():
+    """NaN, and one class for everything: nothing is found, and nothing is NaN."""
+    x, y = torch.randn(6, 4), torch.zeros(6, dtype=torch.int64)
+    constant = torch.tensor([2.0, 1.0, 0.0])
+    for model in (lambda x: torch.full((len(x), 3), torch.nan), lambda x: constant.repeat(len(x), 1)):
+        starts = line_search(model, x, y, nearest_others(x, y, x, y))
+        draws = generators(torch.arange(6), 0)
+        found = [starts[0], fmn(model, x, y, starts, 5), adaptive(model, x, y, starts, 5), transfer(model, x, y, x)]
+        found += [hop_skip_jump(model, x, y, starts[0], draws, 500), noise(model, x, y, length(x), draws)]
+        assert all(length(r).isposinf().all() for r in found)
+
+
+def test_draws_belong_to_the_image():
+    """The random directions of an image do not depend on the images beside it, and have norm 1."""
+    x = torch.zeros(3, 1, 4, 4)
+    together = directions(x, 5, generators(torch.tensor([4, 9, 2]), 1))
+    alone = directions(x[:1], 5, generators(torch.tensor([9]), 1))
+    assert torch.equal(together[:, 1], alone[:, 0])
+    assert torch.allclose(together.flatten(2).norm(dim=2), torch.ones(5, 3))
+    assert not torch.equal(directions(x[:1], 5, generators(torch.tensor([9]), 2)), alone)
+
+
+class Killed(BaseException):
+    """What ends a process from outside."""
+
+
+def test_interrupted_attacks_continue(results):
+    """Ended after any of its batches, a run's attacks continue: none is made twice, and the table is the same to the
+    byte as without interruption."""
+    run, source = pair()
+    folder, said, again = run_folder(run, results), [], []
+    attack_run(run, source, IMAGES, True, results, say=said.append)
+    whole = (folder / TABLE).read_bytes()
+    assert len(said) == len(ATTACKS) and all(line.startswith('batch ') for line in said)
+
+    def die(line):
+        again.append(line)
+        if len(again) < len(said):
+            raise Killed
+
+    for number in range(len(said)):
+        try:
+            attack_run(run, source, IMAGES, not number, results, say=die)
+        except Killed:
+            assert not folder.owner and not is_attacked(run, IMAGES, source, results)
+    assert again == said and is_attacked(run, IMAGES, source, results)
+    assert (folder / TABLE).read_bytes() == whole and TABLE in (folder / SUMS).read_text()
+    assert not check_stored(folder.path)
+    attack_run(run, source, IMAGES, False, results, say=again.append)
+    assert again == said
+
+
+def test_more_images_continue(results):
+    """What was found on fewer images stays; the numbers of an image do not depend on how many are attacked."""
+    run, source = pair()
+    few = attack_run(run, source, 3, True, results, say=list)
+    more = attack_run(run, source, IMAGES, False, results, say=list)
+    at_once = attack_run(run, source, IMAGES, True, results, say=list)
+    key = ['attack', 'image']
+    assert more.iloc[: len(few)].equals(few) and not more.duplicated(key).any()
+    both = more.merge(at_once, on=key)
+    assert len(both) == len(more) == len(at_once)
+    assert (both.relative_x / both.relative_y - 1).abs().fillna(0).replace(float('inf'), 0).max() < 0.05
+
+
+def test_rows_of_other_weights_do_not_count(results):
+    """A run that was trained again is attacked again; a damaged table is refused."""
+    run, source = pair()
+    attack_run(run, source, IMAGES, False, results, say=list)
+    folder = run_folder(run, results)
+    weights, sums = (folder / WEIGHTS).read_bytes(), (folder / SUMS).read_text()
+    (folder / WEIGHTS).write_bytes(weights + b' ')
+    assert stored_rows(run, results).empty and not is_attacked(run, 1, source, results)
+    (folder / WEIGHTS).write_bytes(weights)
+    assert not stored_rows(run, results).empty
+    table = (folder / TABLE).read_bytes()
+    (folder / SUMS).unlink()
+    (folder / TABLE).write_bytes(b'id\n1\n')
+    with pytest.raises(UserError, match='damaged'):
+        stored_rows(run, results)
+    (folder / TABLE).write_bytes(table)
+    (folder / SUMS).write_text(sums)
+
+
+def test_one_percent_decides_who_wins():
+    """A perturbation that is shorter by less than 1% is no win."""
+    columns = dict.fromkeys(ATTACKS, float('nan'))
+    wide = pd.DataFrame([columns | {'fmn_200': 1.0, 'hop_skip_jump': d} for d in (0.98, 0.995, 2.0, float('inf'))])
+    assert wins(wide, 'decisions') == 1 and wins(wide, 'other') == 0
+
+
+def test_command(copy, command, draw_here):
+    """In a clone, which has tables and weights but no folders of runs: attacks, table and figure; the second time
+    nothing is done; finished runs stay finished, and figures draw the attacks again."""
+    results = copy / 'results'
+    for run in (results / 'tiny' / 'runs').iterdir():
+        for path in run.iterdir():
+            path.unlink()
+        run.rmdir()
+    done = command('attack', 'tiny', '--images', 3, '--jobs', 1, cwd=copy)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert '8 of 8 selected runs have stored weights' in done.stdout and '| attacked images |' in done.stdout
+    table = (results / 'tiny' / TABLE).read_bytes()
+    rows = pd.read_csv(results / 'tiny' / TABLE)
+    assert list(rows) == ['id', *ROW] and rows.id.nunique() == 8 and not check_stored(results / 'tiny')
+    assert (rows[rows.attack == 'transfer'].id.nunique(), len(rows[rows.attack == 'fmn_200'])) == (6, 24)
+    assert {state for state, _ in states(expand(stored_experiment('tiny', results)), results)} == {'finished'}
+    drawn = [results / 'tiny' / name for name in ('tables/attacks.md', 'tables/attacks.csv', 'figures/attacks.png')]
+    before = [path.read_bytes() for path in drawn]
+    again = command('attack', 'tiny', '--images', 3, '--jobs', 1, cwd=copy)
+    assert again.returncode == 0 and 'runs to do' not in again.stdout
+    for path in drawn:
+        path.unlink()
+    assert command('figures', 'tiny', '--jobs', 1, cwd=copy).returncode == 0
+    assert [path.read_bytes() for path in drawn] == before and (results / 'tiny' / TABLE).read_bytes() == table
+
+
+def test_command_without_weights(copy, command):
+    """Nothing to attack is said in one sentence."""
+    for path in copy.rglob('*.safetensors'):
+        path.unlink()
+    done = command('attack', 'tiny', cwd=copy)
+    assert done.returncode == 1 and 'no selected run of tiny has stored weights' in done.stderr

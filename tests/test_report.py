@@ -1,0 +1,146 @@
+"""The report in a browser: nothing missing, no error, nothing wider than the screen, and nothing fetched."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from binenc import report
+from binenc.errors import UserError
+from helpers import BINENC, environment
+
+RESULTS = Path(__file__).parents[1] / 'results'
+CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
+OPTIONS = (
+    '--headless',
+    '--no-sandbox',
+    '--disable-gpu',
+    '--no-first-run',
+    '--disable-background-networking',
+    '--disable-component-update',
+    '--disable-sync',
+    '--virtual-time-budget=5000',
+)
+
+# Errors are counted from the first script on; the page around measures the page inside once it has been drawn.
+LISTEN = """<script>
+window.problems = [];
+addEventListener('error', event => problems.push(String(event.message)), true);
+</script>"""
+OUTSIDE = """<!doctype html><body style="margin:0">
+<iframe width="{width}" height="3000" style="border:0" srcdoc="{page}"></iframe>
+<script>
+addEventListener('load', () => setTimeout(() => {{
+    const inside = document.querySelector('iframe').contentWindow, root = inside.document.documentElement;
+    const pictures = [...inside.document.images];
+    const canvas = inside.document.querySelector('canvas');
+    document.title = JSON.stringify({{
+        width: inside.innerWidth, needed: root.scrollWidth, pictures: pictures.length,
+        missing: pictures.filter(picture => !picture.naturalWidth).length, problems: inside.problems,
+        wide: pictures.filter(picture => picture.getBoundingClientRect().right > inside.innerWidth).length,
+        canvas: canvas && [canvas.width, canvas.height],
+        drawn: canvas && canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some(x => x),
+        now: canvas && inside.document.querySelector('.now').textContent,
+        back: inside.getComputedStyle(inside.document.body).backgroundColor,
+        fetched: inside.performance.getEntriesByType('resource').filter(x => !x.name.startsWith('data:')).length
+    }});
+}}, 2000));
+</script>"""
+
+
+def measured(page, width, folder, *options):
+    """What a browser says of a page in a window of that width."""
+    page = page.replace('<head>', f'<head>{LISTEN}', 1)
+    outside = folder / 'outside.html'
+    outside.write_text(OUTSIDE.format(width=width, page=html.escape(page)))
+    command = [CHROMIUM, *OPTIONS, *options, f'--user-data-dir={folder / "profile"}', '--dump-dom', outside.as_uri()]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    title = re.search(r'<title>(.*?)</title>', dom)
+    assert title, dom[-500:]
+    return json.loads(html.unescape(title[1]))
+
+
+browser = pytest.mark.skipif(CHROMIUM is None, reason='no chromium here: the report is not looked at in a browser')
+
+
+@pytest.fixture(scope='module')
+def results(tmp_path_factory):
+    """The demo's committed results, in a folder that may be written."""
+    folder = tmp_path_factory.mktemp('report')
+    shutil.copytree(RESULTS / 'demo', folder / 'demo')
+    return folder
+
+
+@pytest.fixture(scope='module')
+def page(results):
+    """The demo's report, as the command makes it."""
+    words = [BINENC, 'report', 'demo', '--results', results]
+    done = subprocess.run(words, cwd=results, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0 and 'open it in a browser: file://' in done.stdout, done.stdout + done.stderr
+    return report.report_path('demo', results).read_text()
+
+
+@browser
+@pytest.mark.parametrize('width', [390, 1280])
+def test_in_a_browser(page, width, tmp_path):
+    """On a telephone and on a desk: every picture is there, nothing sticks out, no script fails, nothing is fetched."""
+    found = measured(page, width, tmp_path)
+    assert found['width'] == width and found['needed'] <= width
+    assert found['pictures'] >= 10 and found['missing'] == 0 and found['wide'] == 0
+    assert found['problems'] == [] and found['fetched'] == 0
+    assert found['drawn'] and 100 < found['canvas'][0] <= width
+    assert re.fullmatch(r'epoch \d+, gamma \S+; same-encoding fraction: BinEnc 0\.\d+, LinPen 0\.\d+', found['now'])
+
+
+@browser
+def test_dark_and_light(page, tmp_path):
+    """The page follows what the person prefers."""
+    colours = [measured(page, 800, tmp_path, f'--blink-settings=preferredColorScheme={i}')['back'] for i in (0, 1)]
+    assert colours == ['rgb(20, 24, 29)', 'rgb(255, 255, 255)']
+
+
+@browser
+def test_problems_are_seen(tmp_path):
+    """The measurement itself: a page with a missing picture, a script that fails, and a line that is too wide."""
+    bad = (
+        '<html><head></head><body><img src="data:image/png;base64,AAAA"><div style="width:900px">.</div>'
+        '<script>nothing.there;</script></body></html>'
+    )
+    found = measured(bad, 390, tmp_path)
+    assert found['missing'] == 1 and found['needed'] >= 900 and len(found['problems']) == 2
+
+
+def test_reduced_motion_and_print(page):
+    """Both are asked for; a browser without a window cannot show them."""
+    assert 'prefers-reduced-motion: reduce' in page and '@media print' in page
+
+
+def test_every_section_and_the_same_bytes_again(page, results):
+    """Sections in the notebook's order; a second report of the same results is the same page."""
+    headings = re.findall('<h2 id="[^"]*">(.*?)</h2>', page)
+    assert headings[0] == 'The code emerges' and {'Claims', 'Figures', 'Images', 'Attacks', 'Checklist'} < set(headings)
+    assert report.make_report('demo', results).read_text() == page
+
+
+def test_what_is_missing_is_said(tmp_path):
+    """Without figures, tables, snapshots and weights there is a page that names the commands."""
+    for name in 'experiment.json', 'runs.csv', 'selected.csv', 'history.csv':
+        (tmp_path / 'demo').mkdir(exist_ok=True)
+        shutil.copy(RESULTS / 'demo' / name, tmp_path / 'demo')
+    page = report.make_report('demo', tmp_path).read_text()
+    for sentence in (
+        'No figure has been drawn yet: run "binenc figures demo"',
+        'No snapshots are stored here',
+        'No weights of a selected run',
+        'No claim has been tested yet',
+    ):
+        assert sentence in html.unescape(page)
+
+
+def test_unknown_experiment(tmp_path):
+    with pytest.raises(UserError, match='nothing has no results in .*: run "binenc sweep nothing" first'):
+        report.make_report('nothing', tmp_path)
