@@ -151,8 +151,8 @@ class Damages:
             path.unlink() if path.name != 'experiment.json' else None
         Path('results/small/SHA256SUMS').unlink()
 
-        def stopping(state, loader):
-            epoch(state, loader)
+        def stopping(state, *others):
+            epoch(state, *others)
             (folder / 'stop').touch() if state.epoch == 3 else None
         training.train_epoch = stopping
         try:

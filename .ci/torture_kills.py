@@ -67,10 +67,10 @@ def log_epochs(path):
     import binenc.training as training
     epoch = training.train_epoch
 
-    def noted(state, loader):
+    def noted(state, *others):
         with open(path, 'a') as file:
             file.write(f'{state.run.id}\n')
-        epoch(state, loader)
+        epoch(state, *others)
     training.train_epoch = noted
 
 

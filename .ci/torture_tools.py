@@ -1,6 +1,8 @@
 """What the tortures share: a command in a process that is forked warm, files compared, findings counted."""
 
+import importlib
 import os
+import pkgutil
 import random
 import shutil
 import signal
@@ -69,12 +71,10 @@ def prepare():
     import torch
     import torch._dynamo  # noqa: F401
 
-    import binenc.cli  # noqa: F401
-    import binenc.launch
-    import binenc.measuring  # noqa: F401
-    import binenc.store
-    import binenc.summaries  # noqa: F401
-    import binenc.training
+    import binenc
+    for module in pkgutil.iter_modules(binenc.__path__):
+        if not module.name.startswith('_'):
+            importlib.import_module(f'binenc.{module.name}')
     torch.set_num_threads(1)
     b'x'.decode('cp437')  # zip files' codec, which another user might not be able to load
     about = {'versions': {'torch': torch.__version__}, 'device': 'cpu', 'commit': 'none', 'dirty': False}

@@ -19,7 +19,7 @@ from . import ( # noqa: F401 - their commands belong to the same program
     attacking, claims_report, cluster, report as _report)
 from .console import (
     DATA, RESULTS, DataDir, Jobs, Name, ResultsDir, Settings, app, chosen, compute, draw, out, stopped, to_compute)
-from .errors import UserError
+from .errors import UserError, reason
 from .experiment import AXES, EXPERIMENTS, SELECTION, Experiment, expand, parse_settings, planned
 from .files import check_stored
 from .run import Run
@@ -295,13 +295,8 @@ def main() -> None:
     "The command `binenc`."
     try:
         app()
-    except UserError as error:
-        print(f'binenc: {error}', file=sys.stderr)
-        sys.exit(1)
-    except OSError as error:
-        if error.filename is None: raise
-        print(f'binenc: {error.filename} cannot be used ({error.strerror}): check it and its permissions',
-              file=sys.stderr)
+    except (UserError, OSError) as error:
+        print(f'binenc: {reason(error)}', file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)

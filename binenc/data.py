@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .datasets import dataset_info
-from .errors import UserError
+from .errors import UserError, unknown
 from .run import Run
 
 # %% ../nbs/15_data.ipynb #9addffed
@@ -39,7 +39,7 @@ def load_data(
     split: str = 'train', # 'train' or 'test'
 ) -> ImageData:
     "A split of a data set, downloaded if need be. Raises `UserError` for an unknown name, and missing or damaged data."
-    if split not in ('train', 'test'): raise UserError(f"split {split!r} does not exist: choose 'train' or 'test'")
+    if split not in ('train', 'test'): raise unknown('split', split, ('train', 'test'))
     data = dataset_info(name).load(Path(root), split)
     return ImageData(torch.from_numpy(data.images), torch.from_numpy(data.labels), data.classes)
 

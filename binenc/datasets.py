@@ -303,6 +303,7 @@ def dataset_info(
     name: str, # a key of `DATASETS`, or `folder:PATH` for a folder of images
 ) -> Dataset:
     "The entry of a data set. Raises `UserError` for a name that is neither."
+    if not isinstance(name, str): raise unknown('dataset', name, [*DATASETS, f'{FOLDER}PATH'])
     if name in DATASETS: return DATASETS[name]
     path = name.removeprefix(FOLDER)
     if not name.startswith(FOLDER) or not path: raise unknown('dataset', name, [*DATASETS, f'{FOLDER}PATH'])

@@ -6,8 +6,8 @@
 __all__ = ['MEASURED_BY', 'RUN_FILES', 'HISTORY', 'RESERVED', 'KEPT_FILES', 'WEIGHTS', 'LEFTOVERS', 'experiment_folder',
            'default_place', 'run_path', 'RunFolder', 'run_folder', 'metrics_bytes', 'record_start', 'history_bytes',
            'read_history', 'row_run', 'kept_rows', 'stored_experiment', 'stored_names', 'resolve_experiment', 'grown',
-           'keep_experiment', 'experiment_bytes', 'tidy', 'weights_path', 'runs_with_weights', 'stored_numbers',
-           'is_measured', 'read_progress', 'newest_notebook']
+           'keep_experiment', 'experiment_bytes', 'tidy', 'tidied', 'weights_path', 'runs_with_weights',
+           'stored_numbers', 'is_measured', 'read_progress', 'newest_notebook']
 
 # %% ../nbs/21_store.ipynb #eb42bc08
 import csv
@@ -219,12 +219,20 @@ LEFTOVERS = re.compile(r'checkpoint.*|lock|stop|failed\.json|\.SHA256SUMS\.next|
 
 def tidy(runs: Iterable[Run], results_dir: str | Path = 'results') -> None:
     "Remove what killed processes left in the folders of finished runs, where nobody works now."
-    for folder in (run_folder(run, results_dir) for run in runs):
-        try:
-            left = [name for name in os.listdir(folder.path) if LEFTOVERS.fullmatch(name)]
-            if left and folder.metrics is not None and not folder.owner:
-                _tidy_folder(folder.path, left)
-        except (OSError, UserError): pass # not there, damaged or not ours: for the commands that need it to say
+    for run in runs:
+        _tidy(run_folder(run, results_dir))
+
+def tidied(folder: RunFolder) -> dict | None:
+    "The final numbers of a run, or None, once its folder is tidy. Raises `UserError` for a damaged file."
+    _tidy(folder)
+    return folder.metrics
+
+def _tidy(folder: RunFolder) -> None:
+    try:
+        left = [name for name in os.listdir(folder.path) if LEFTOVERS.fullmatch(name)]
+        if left and folder.metrics is not None and not folder.owner:
+            _tidy_folder(folder.path, left)
+    except (OSError, UserError): pass # not there, damaged or not ours: for the commands that need it to say
 
 def _tidy_folder(folder: Path, left: Iterable[str]) -> None:
     settle(folder)

@@ -34,7 +34,7 @@ from .process import Timer, gpu_memory_share
 from .run import Run
 from .schedules import gamma_at
 from .store import (
-    WEIGHTS, RunFolder, history_bytes, metrics_bytes, read_progress, record_start, run_folder, tidy)
+    WEIGHTS, RunFolder, history_bytes, metrics_bytes, read_progress, record_start, run_folder, tidied)
 
 # %% ../nbs/23_training.ipynb #795e8aec
 @contextmanager
@@ -285,9 +285,7 @@ def train(
 ) -> dict: # the final numbers by column, as in metrics.json
     "Train, measure and store a run; continues where it was interrupted. Raises `UserError`, and `Stopped` if asked to."
     folder = run_folder(run, results_dir)
-    if folder.metrics is not None:
-        tidy([run], results_dir)
-        return folder.metrics
+    if (metrics := tidied(folder)) is not None: return metrics
     device = prepare(run)
     splits = load_splits(run, data_dir)
     acquire(folder.path, f'run {run.id}')

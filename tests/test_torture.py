@@ -118,6 +118,13 @@ def test_errors_show_a_value_on_one_line():
         Run(nodes=torch.zeros(50, 4))
 
 
+@pytest.mark.parametrize('name', [None, 3, torch.zeros(9), ['digits']])
+def test_data_set_that_is_no_name(name):
+    from binenc.data import load_data
+    with pytest.raises(UserError, match="^unknown dataset .*choose one of digits"):
+        load_data(name)
+
+
 @pytest.mark.parametrize('given', [None, 'text', [1., 2.], torch.zeros(3, 5), torch.zeros(()), torch.zeros(3, 8) + 1j])
 def test_head_refuses_what_are_no_features(given):
     with pytest.raises(ValueError, match=r'a tensor \(n, 8\) of real numbers is needed'):
@@ -137,3 +144,38 @@ def test_head_in_every_precision(dtype):
     head = BinaryEncodingHead(8, 4, 3, activation='relu').to(dtype)
     logits, z = head(torch.ones(2, 8, dtype=dtype))
     assert logits.dtype == z.dtype == torch.promote_types(dtype, torch.float32) and z.min() >= 0
+
+
+@pytest.mark.parametrize('lrs', [(1e-3, 1e15), (1e15,)], ids=['one of two', 'all'])
+def test_diverged_runs_are_marked_listed_and_the_rest_is_drawn(lrs, tmp_path):
+    """A learning rate of 1e15 gives numbers that are not finite; its accuracy still counts for the selection."""
+    from dataclasses import replace
+
+    from binenc.figures import StoredResults
+    from binenc.results import collect, diverged_line
+    from binenc.summaries import accuracy_table, as_markdown, auroc_table, code_summary
+
+    experiment = replace(small_experiment(('bin_enc', 'no_pen')), lrs=lrs)
+    compute(experiment, tmp_path)
+    runs = collect('small', tmp_path)
+    bad = set(runs.id[runs.lr == 1e15])
+    assert runs.finished.all() and set(runs.id[runs.diverged == 1]) == bad
+    line = diverged_line(runs)
+    assert line.startswith(f'2 of {len(runs)} runs diverged: ') and all(name in line for name in bad)
+    results = StoredResults(['small'], tmp_path)
+    for table in accuracy_table, auroc_table, code_summary:
+        assert '| BinEnc |' in as_markdown(table(results), results.captions())
+    if len(lrs) == 2:
+        assert not set(results.selected['small'].id) & bad and accuracy_table(results)['mean'].notna().all()
+
+
+def test_the_notebook_stores_in_the_folder_where_it_is_executed(tmp_path, monkeypatch):
+    """`papermill nbs/train.ipynb out.ipynb` from a repository's root, and the same opened in nbs/."""
+    from binenc.store import default_place
+    from helpers import run_notebook_here
+
+    monkeypatch.chdir(tmp_path)
+    run_notebook_here('train.ipynb', 'out.ipynb', dict(TINY, epochs=1, lr=1e-3))
+    assert len(list((tmp_path / 'results' / 'scratch' / 'runs').glob('*/metrics.json'))) == 1
+    monkeypatch.chdir(REPO / 'nbs')
+    assert default_place('results').resolve() == REPO / 'results'
