@@ -143,7 +143,7 @@ def wall(
 ) -> Figure:
     "Images side by side with a title above each."
     rows, lines = max(1, -(-len(pictures) // columns)), max((t.count('\n') for t in titles), default=0)
-    fig = Figure(figsize=(1.3 * columns, (1.4 + 0.17 * lines) * rows), dpi=110, layout='constrained')
+    fig = Figure(figsize=(1.3 * columns, (1.45 + 0.2 * lines) * rows), dpi=110, layout='constrained')
     axes = fig.subplots(rows, columns, squeeze=False).flatten()
     for ax in axes:
         ax.axis('off')

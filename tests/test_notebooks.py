@@ -99,8 +99,8 @@ def test_unknown_parameter_is_refused(tmp_path):
 
 # these are about files and commands
 WITHOUT_PICTURE = {f'{name}.ipynb' for name in (
-    '08_errors', '11_measures', '19_files', '20_locks', '21_store', '22_checkpoints', '31_launch', '32_slurm',
-    '33_status',
+    '08_errors', '11_measures', '19_files', '20_locks', '21_store', '22_checkpoints', '30_report', '31_launch',
+    '32_slurm', '33_status',
     '34_console', '35_cluster', '36_cli')}
 
 
@@ -183,7 +183,7 @@ def test_library_imports_what_it_requires():
     assert not {name: packages & DEVELOPMENT for name, packages in modules.items() if packages & DEVELOPMENT}
     called = {'scikit-learn': 'sklearn'}
     required = {called.get(name, name) for name in re.findall(r'(?:^| )([\w-]+)', SETTINGS['DEFAULT']['requirements'])}
-    comes_with = {'PIL': 'torchvision', 'traitlets': 'nbclient', 'jupyter_client': 'nbclient'}
+    comes_with = {'PIL': 'torchvision', 'traitlets': 'nbclient', 'IPython': 'ipykernel', 'jupyter_client': 'nbclient'}
     comes_with |= {'mlxtend': 'torchvision', 'foolbox': 'torch'} # extras
     for name, packages in modules.items():
         others = {comes_with.get(package, package) for package in packages} - set(sys.stdlib_module_names) - {'binenc'}
