@@ -7,7 +7,6 @@ __all__ = ['OWN_FOLDERS', 'KILLS', 'own_temporary_folder', 'remove_left_folders'
            'gpu_memory_share', 'StopOnSignal']
 
 # %% ../nbs/30_process.ipynb #ce018b89
-import atexit
 import os
 import re
 import shutil
@@ -17,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import cache
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 from .errors import UserError
@@ -33,7 +33,7 @@ def own_temporary_folder() -> Path:
     remove_left_folders(Path(place))
     folder = Path(tempfile.mkdtemp(prefix='binenc-', dir=place))
     write_json(folder / 'lock', this_process())
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    Finalize(None, shutil.rmtree, (folder,), {'ignore_errors': True}, exitpriority=-200) # after those of Python itself
     os.environ.update({name: os.fspath(folder / part) for name, part in OWN_FOLDERS.items()})
     tempfile.tempdir = str(folder)
     return folder

@@ -184,7 +184,7 @@ def test_library_imports_what_it_requires():
     called = {'scikit-learn': 'sklearn'}
     required = {called.get(name, name) for name in re.findall(r'(?:^| )([\w-]+)', SETTINGS['DEFAULT']['requirements'])}
     comes_with = {'PIL': 'torchvision', 'traitlets': 'nbclient', 'IPython': 'ipykernel', 'jupyter_client': 'nbclient'}
-    comes_with |= {'mlxtend': 'torchvision', 'foolbox': 'torch'} # extras
+    comes_with |= {'mlxtend': 'torchvision'} # an extra
     for name, packages in modules.items():
         others = {comes_with.get(package, package) for package in packages} - set(sys.stdlib_module_names) - {'binenc'}
         assert others <= required, f'{name} imports {others - required}'
