@@ -65,13 +65,15 @@ figcaption, .soft { color: var(--soft); font-size: 0.9rem; }
 .wide { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-size: 0.9rem; overflow-wrap: normal; }
 td, th { border-bottom: 1px solid var(--line); padding: 0.3rem 0.7rem 0.3rem 0; text-align: left; vertical-align: top; }
-td { font-variant-numeric: tabular-nums; }
+td { font-variant-numeric: tabular-nums; min-width: 4rem; }
+td:first-child { min-width: 8rem; }
+summary { cursor: pointer; padding: 0.4rem 0; }
 .anchor-link { display: none; }
 pre { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; padding: 0.7rem; }
 @media print {
   :root { --back: #fff; --text: #000; --soft: #333; --line: #999; --link: #000; }
   body { max-width: none; font-size: 10pt; } nav, button, input { display: none; }
-  .wide { overflow: visible; } table { font-size: 8pt; }
+  .wide { overflow: visible; } table { font-size: 8pt; } details::details-content { content-visibility: visible; }
   figure, tr { break-inside: avoid; } h2 { break-after: avoid; } }
 """
 PAGE = """<!doctype html>

@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['FIGURES', 'TABLES', 'ELSEWHERE', 'ATTACKED', 'DIFFERENCES', 'done', 'run_section', 'drawn', 'figure_section',
-           'table_section', 'stored_table', 'claim_section', 'code_section', 'attack_section', 'animation_section',
-           'image_section', 'provenance_section', 'hours', 'difference_section', 'checks', 'checklist_section']
+           'table_section', 'stored_table', 'claim_section', 'folded', 'code_section', 'attack_section',
+           'animation_section', 'image_section', 'provenance_section', 'hours', 'difference_section', 'checks',
+           'checklist_section']
 
 # %% ../nbs/40_sections.ipynb #5aff2b9a
 import html
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,7 +67,7 @@ TABLES = {
     'overview_code': 'How binary and how collapsed', 'overview_performance': 'Accuracy, reliability and robustness',
     'measures': 'Every measure',
 }
-ELSEWHERE = ('overview_claims', 'attacks', 'codes_') # tables with sections of their own
+ELSEWHERE = ('overview_claims', 'claims', 'attacks', 'codes_') # tables with sections of their own
 
 def drawn(name: str, results_dir: str | Path, kind: str, ending: str, order: Iterable[str]) -> list[Path]:
     "Files in a folder of an experiment: those of `order` first, then the others by name."
@@ -94,10 +96,16 @@ def claim_section(name: str, results_dir: str | Path = 'results') -> str:
     "The claims with verdicts and intervals; the older comparison of means where there are none."
     folder = experiment_folder(name, results_dir)
     older = folder / 'tables' / 'overview_claims.md'
-    if (folder / 'claims.md').exists() or not older.exists():
-        return stored_table(folder / 'claims.md', f'No claim has been tested yet: run "binenc figures {name}".')
+    if (folder / 'claims.md').exists(): return folded((folder / 'claims.md').read_text())
+    if not older.exists(): return paragraph(f'No claim has been tested yet: run "binenc figures {name}".')
     return stored_table(older, '') + paragraph(
         'Yes and no: the means over replicates differ by more than the larger of the two standard deviations.')
+
+def folded(text: str) -> str:
+    "Markdown below a heading of a page: without its title, and what comes after its first part can be unfolded."
+    first, *others = re.split(r'^## ', re.sub(r'^# .*\n', '', text), flags=re.M)
+    details = ''.join(from_markdown(f'### {part}') for part in others)
+    return from_markdown(first) + (f'<details><summary>In detail</summary>\n{details}</details>\n' if details else '')
 
 def code_section(name: str, results_dir: str | Path = 'results') -> str:
     "Class by bit."
