@@ -11,16 +11,14 @@ import os
 import re
 import shutil
 import signal
-import socket
 import tempfile
 import time
+import zlib
 from collections.abc import Callable
 from functools import cache
 from multiprocessing.util import Finalize
 from pathlib import Path
 
-from .errors import UserError
-from .files import read_json, write_json
 from .locks import process_start, this_process
 
 # %% ../nbs/30_process.ipynb #b9ad013e
@@ -29,22 +27,23 @@ OWN_FOLDERS = {'TMPDIR': '', 'IPYTHONDIR': 'ipython', 'JUPYTER_RUNTIME_DIR': 'ju
 @cache
 def own_temporary_folder() -> Path:
     "From now on, this process and its kernels keep temporary files in a folder that is removed when it ends."
-    place = os.environ.get('BINENC_SCRATCH') or (tempfile.gettempdir() if len(tempfile.gettempdir()) < 50 else '/tmp')
+    place = os.environ.get('BINENC_SCRATCH') or (tempfile.gettempdir() if len(tempfile.gettempdir()) < 22 else '/tmp')
     remove_left_folders(Path(place))
-    folder = Path(tempfile.mkdtemp(prefix='binenc-', dir=place))
-    write_json(folder / 'lock', this_process())
+    folder = Path(tempfile.mkdtemp(prefix=_prefix(this_process()), dir=place))
     Finalize(None, shutil.rmtree, (folder,), {'ignore_errors': True}, exitpriority=-200) # after those of Python itself
     os.environ.update({name: os.fspath(folder / part) for name, part in OWN_FOLDERS.items()})
     tempfile.tempdir = str(folder)
     return folder
 
+def _prefix(owner: dict) -> str:
+    return f'binenc-{zlib.crc32(owner["host"].encode()):08x}-{owner["pid"]}-{owner["start"]}-'
+
 def remove_left_folders(place: Path) -> None:
     "Remove the temporary folders of commands on this machine that were killed."
-    for folder in place.glob('binenc-*'):
-        try:
-            owner = read_json(folder / 'lock')
-        except (OSError, UserError): continue # another user's, or not ours
-        if owner.get('host') == socket.gethostname() and process_start(owner['pid']) != owner['start']:
+    here = _prefix({**this_process(), 'pid': '', 'start': ''}).rstrip('-')
+    for folder in place.glob(f'{here}-*'):
+        pid, start = folder.name.removeprefix(f'{here}-').split('-')[:2]
+        if process_start(int(pid)) != start:
             shutil.rmtree(folder, ignore_errors=True)
 
 # %% ../nbs/30_process.ipynb #7cc66a99
