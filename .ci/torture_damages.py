@@ -201,6 +201,7 @@ class Damages:
 
     def words(self, draw, user, folder):
         """The commands to try, and what a merge needs."""
+        self.last = ''
         if user: return READERS
         words = [*READERS, draw.choice(('sweep', 'measure', 'merge'))]
         if words[-1] == 'merge':
