@@ -6,7 +6,7 @@ EXPERIMENTS ?= demo fashion cifar10-jpeg-small
 RESULTS ?= results
 ROUNDS ?= 3
 
-.PHONY: help demo test lint outputs bench figures notebooks readme prepare lock
+.PHONY: help demo test torture lint outputs bench figures notebooks readme prepare lock
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -26,9 +26,10 @@ $(VENV)/.binenc: requirements.lock settings.ini setup.py | $(BIN)/python
 
 # In a folder of its own: a clone already has the demo's results, which a run on another machine must not replace.
 demo: RESULTS = results/mine
-demo: $(VENV)/.binenc ## train the demo on this machine, draw every figure, print the tables
+demo: $(VENV)/.binenc ## train the demo on this machine, draw every figure, write a report to open in a browser
 	$(BIN)/binenc sweep demo --results $(RESULTS)
 	$(BIN)/binenc figures demo --results $(RESULTS)
+	$(BIN)/binenc report demo --results $(RESULTS)
 
 # two processes with one thread each: with two each, they would get in each other's way on two cores
 test: export OMP_NUM_THREADS = 1
@@ -36,6 +37,10 @@ test: $(VENV)/.binenc ## nbdev_test and pytest
 	$(BIN)/nbdev_test --n_workers 2
 	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore-glob 'tests/test_slurm*.py'
 	$(BIN)/python -m pytest tests/test_slurm.py tests/test_slurm_cluster.py
+
+torture: $(VENV)/.binenc ## 1,000 kills, 400 damaged files, 400 bad inputs, five planted bugs: up to an hour
+	$(BIN)/python .ci/torture.py
+	$(BIN)/python .ci/torture.py --planted
 
 lint: $(VENV)/.binenc ## the rules of style, in notebooks too
 	failed=0; $(BIN)/ruff check || failed=1; $(BIN)/python .ci/lint.py || failed=1; exit $$failed

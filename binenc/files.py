@@ -90,7 +90,7 @@ SUMS, NEXT_SUMS = 'SHA256SUMS', '.SHA256SUMS.next'
 def sums_in(folder: Path) -> dict[str, set[str]] | None: # name -> digests; None if nothing is listed
     "What a folder lists as stored, and what a command that did not end was about to store. Raises `UserError`."
     listed = [_read_sums(path) for path in (folder / SUMS, folder / NEXT_SUMS) if path.exists()]
-    return {name: {sums[name] for sums in listed if name in sums} for name in {*chain(*listed)}} if listed else None
+    return {name: {sums[name] for sums in listed if name in sums} for name in chain(*listed)} if listed else None
 
 def _read_sums(path: Path) -> dict[str, str]:
     lines = read_bytes(path).decode('utf-8', 'replace').split('\n')
