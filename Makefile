@@ -2,7 +2,7 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
-EXPERIMENTS ?= demo fashion cifar10-jpeg-small
+EXPERIMENTS ?= demo digits fashion cifar10-jpeg-small
 RESULTS ?= results
 ROUNDS ?= 3
 
