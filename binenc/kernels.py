@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import time
+from contextlib import contextmanager
 
 from jupyter_client import AsyncKernelManager
 
@@ -45,13 +46,28 @@ def _leave_with(pid: int, start: str | None) -> None:
     os._exit(1)
 
 # %% ../nbs/35_kernels.ipynb #0e1a2882
+_STARTING = threading.Lock()
+
+@contextmanager
+def _without_main():
+    "The fork server would import the main program again in each child; a kernel needs nothing of it."
+    with _STARTING:
+        main = vars(sys.modules['__main__'])
+        kept = {name: main[name] for name in ('__file__', '__spec__') if name in main}
+        main.update(dict.fromkeys(kept))
+        try:
+            yield
+        finally:
+            main.update(kept)
+
 class WarmKernel:
     "A kernel process, with those parts of `subprocess.Popen` that Jupyter's kernel manager uses."
     stdin = stdout = stderr = None
     def __init__(self, connection_file: str, cwd: str | None, env: dict[str, str]):
         parent = os.getpid(), process_start(os.getpid())
         self.process = WARM.Process(target=serve, args=(connection_file, cwd, env, parent))
-        self.process.start()
+        with _without_main():
+            self.process.start()
         self.pid = self.process.pid
 
     def poll(self) -> int | None: return self.process.exitcode

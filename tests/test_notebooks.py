@@ -114,6 +114,28 @@ def test_chapter_is_committed_executed(path):
     assert any(pictures) or path.name in WITHOUT_PICTURE, 'no picture'
 
 
+PROGRAM = """
+from pathlib import Path
+import nbformat
+from binenc import launch
+cells = [nbformat.v4.new_code_cell('number = 0', metadata={'tags': ['parameters']}),
+         nbformat.v4.new_code_cell('print(number)')]
+kernel = {'name': 'python3', 'display_name': 'Python 3', 'language': 'python'}
+nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={'kernelspec': kernel}), 'tiny.ipynb')
+launch.notebook_path = lambda name: Path(name)
+launch.execute_notebook('tiny.ipynb', Path('out.ipynb'), {'number': 7})
+print('printed', nbformat.read('out.ipynb', 4).cells[-1].outputs[0].text)
+"""
+
+
+def test_a_program_without_a_guard_executes_notebooks(tmp_path):
+    """Kernels are forked without importing the program again, so that it needs no `if __name__ == '__main__'`."""
+    (tmp_path / 'program.py').write_text(PROGRAM)
+    command = [sys.executable, 'program.py']
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.stdout.split() == ['printed', '7'], done.stderr
+
+
 # each in two halves, so that these lines do not find themselves
 HOSTS = ('index-', 'url'), ('extra-', 'index'), (r'https?://[^/\s"]+', '@'), (r'\bpypi', r'\.'), ('artif', 'actory')
 

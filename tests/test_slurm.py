@@ -293,7 +293,8 @@ def test_a_node_that_fails(site, cluster):
     cluster.run('scontrol', 'update', 'nodename=localhost', 'state=resume', check=False)  # it may be back already
     until_settled(site, 'node')
     assert site.states(runs) == ['finished'] * 2, site.logs('node')
-    assert 'DUE TO NODE FAILURE' in site.logs('node')
+    log = '\n'.join(path.read_text() for path in (site.results / 'node' / 'logs').glob('*'))
+    assert 'DUE TO NODE FAILURE' in log, log
 
 
 LONG = dict(SMALL, epochs=1200, gamma_factor=1.001, model='bin_enc,lin_pen', log_every=1200)
