@@ -173,7 +173,7 @@ def package_version(name: str) -> str | None:
 
 def git(*words: str) -> str | None:
     "What git says about the folder that this library is in; None outside a repository or without git."
-    command = ['git', '-C', str(Path(binenc.__file__).parent), *words]
+    command = ['git', '--no-optional-locks', '-C', str(Path(binenc.__file__).parent), *words]
     try: return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError): return None
 

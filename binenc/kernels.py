@@ -23,7 +23,7 @@ if WARM:
     WARM.set_forkserver_preload(['binenc._warm'])
 
 def serve(
-    connection_file: str,
+    arguments: list[str], # of the kernel's command line, the connection file among them
     cwd: str | None, # working directory; None: as it is
     env: dict[str, str], # its whole environment
     parent: tuple[int, str | None], # number and start of the process that uses the kernel
@@ -37,7 +37,7 @@ def serve(
         os.chdir(cwd)
     threading.Thread(target=_leave_with, args=parent, daemon=True).start()
     from ipykernel.kernelapp import IPKernelApp
-    IPKernelApp.launch_instance(argv=['-f', connection_file, '--IPKernelApp.parent_handle=1'])
+    IPKernelApp.launch_instance(argv=[*arguments, '--IPKernelApp.parent_handle=1'])
 
 def _leave_with(pid: int, start: str | None) -> None:
     "End this process soon after another one is gone."
@@ -63,9 +63,9 @@ def _without_main():
 class WarmKernel:
     "A kernel process, with those parts of `subprocess.Popen` that Jupyter's kernel manager uses."
     stdin = stdout = stderr = None
-    def __init__(self, connection_file: str, cwd: str | None, env: dict[str, str]):
+    def __init__(self, arguments: list[str], cwd: str | None, env: dict[str, str]):
         parent = os.getpid(), process_start(os.getpid())
-        self.process = WARM.Process(target=serve, args=(connection_file, cwd, env, parent))
+        self.process = WARM.Process(target=serve, args=(arguments, cwd, env, parent))
         with _without_main():
             self.process.start()
         self.pid = self.process.pid
@@ -89,7 +89,8 @@ class WarmKernel:
 class WarmKernelManager(AsyncKernelManager):
     "Starts kernels as copies of the warm process."
     async def _async_launch_kernel(self, kernel_cmd: list[str], **kw) -> None:
-        self.provisioner.process = WarmKernel(self.connection_file, kw.get('cwd'), kw.get('env') or dict(os.environ))
+        arguments = kernel_cmd[kernel_cmd.index('-f'):]
+        self.provisioner.process = WarmKernel(arguments, kw.get('cwd'), kw.get('env') or dict(os.environ))
         self.provisioner.pid = self.provisioner.pgid = self.provisioner.process.pid
         self._reconcile_connection_info(self.provisioner.connection_info)
 

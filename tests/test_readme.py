@@ -16,7 +16,6 @@ EXPERIMENTS = ['cifar10-jpeg-small', 'fashion', 'demo', 'digits']
 CLAIMS = ['cifar10-jpeg-small', 'fashion', 'digits'] # in README
 BENCH = definitions_of('bench.ipynb')
 README = (REPO / 'README.md').read_text(encoding='utf-8')
-OVERVIEWS = [path.read_text() for name in EXPERIMENTS for path in (RESULTS / name / 'tables').glob('overview_*.md')]
 
 
 def test_in_step_with_the_notebook():
@@ -37,7 +36,7 @@ METRICS = {
 }
 LABELS = {'BinEnc': 'bin_enc', 'LinPen': 'lin_pen', 'NonlinPen': 'nonlin_pen', 'NoPen': 'no_pen'}
 SELECTED = pd.concat(pd.read_csv(RESULTS / name / 'selected.csv') for name in EXPERIMENTS)
-TITLES = {stored_experiment(name, RESULTS).title: name for name in EXPERIMENTS}
+TITLES = {name: stored_experiment(name, RESULTS).title for name in EXPERIMENTS}
 
 
 def cells(line):
@@ -45,18 +44,13 @@ def cells(line):
 
 
 def number_rows():
-    """(experiment, model, n, heading, shown) of every number in the tables of README and of each overview."""
-    header = None
-    for line in '\n\n'.join([README, *OVERVIEWS]).splitlines():
-        if not line.startswith('|'):
-            header = None
-        elif header is None:
-            header = cells(line)
-        elif header[:3] == ['experiment', 'model', 'n'] and not line.startswith('|---'):
-            title, model, n, *values = cells(line)
-            yield from (
-                (TITLES[title], LABELS[model], int(n), heading, value) for heading, value in zip(header[3:], values)
-            )
+    """(experiment, model, n, heading, shown) of every number in the overview tables of each experiment."""
+    for name in EXPERIMENTS:
+        for path in sorted((RESULTS / name / 'tables').glob('overview_*.md')):
+            header, _, *rows = [cells(line) for line in path.read_text().splitlines() if line.startswith('|')]
+            for title, model, n, *values in rows:
+                assert TITLES[name] == title
+                yield from ((name, LABELS[model], int(n), *pair) for pair in zip(header[3:], values))
 
 
 def test_every_number_is_the_stored_one():
