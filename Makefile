@@ -35,7 +35,7 @@ demo: $(VENV)/.binenc ## train the demo on this machine, draw every figure, writ
 test: export OMP_NUM_THREADS = 1
 test: $(VENV)/.binenc ## nbdev_test and pytest
 	$(BIN)/nbdev_test --n_workers 2
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore-glob 'tests/test_slurm*.py'
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore-glob 'tests/test_slurm*.py'
 	$(BIN)/python -m pytest tests/test_slurm.py tests/test_slurm_cluster.py
 
 torture: $(VENV)/.binenc ## 1,000 kills, 400 damaged files, 400 bad inputs, five planted bugs: up to an hour
