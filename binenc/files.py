@@ -68,9 +68,10 @@ def json_bytes(content: dict) -> bytes:
     finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in content.items()}
     return (json.dumps(finite, indent=1, allow_nan=False) + '\n').encode()
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: str | Path) -> bytes:
     "The content of a file. Raises `UserError` where it cannot be read."
-    try: return path.read_bytes()
+    try:
+        with open(path, 'rb') as file: return file.read()
     except OSError as error:
         raise UserError(f'{path} cannot be read ({error.strerror}): check it and its permissions') from None
 
@@ -89,10 +90,10 @@ SUMS, NEXT_SUMS = 'SHA256SUMS', '.SHA256SUMS.next'
 
 def sums_in(folder: Path) -> dict[str, set[str]] | None: # name -> digests; None if nothing is listed
     "What a folder lists as stored, and what a command that did not end was about to store. Raises `UserError`."
-    listed = [_read_sums(path) for path in (folder / SUMS, folder / NEXT_SUMS) if path.exists()]
+    listed = [_read_sums(path) for name in (SUMS, NEXT_SUMS) if os.path.exists(path := os.path.join(folder, name))]
     return {name: {sums[name] for sums in listed if name in sums} for name in chain(*listed)} if listed else None
 
-def _read_sums(path: Path) -> dict[str, str]:
+def _read_sums(path: str) -> dict[str, str]:
     lines = read_bytes(path).decode('utf-8', 'replace').split('\n')
     found = [re.fullmatch('([0-9a-f]{64})  (.+)', line) for line in lines[:-1]]
     if lines[-1] or not all(found): raise UserError(f'{path} is damaged: restore it')
@@ -106,16 +107,18 @@ def digest(content: bytes) -> str:
 def read_stored(path: Path) -> bytes:
     "The content of a stored file. Raises `UserError` where it cannot be read, and where it is not what was stored."
     content = read_bytes(path)
-    for folder in path.parent, path.parent.parent: # latents/ and the like are listed in the folder above them
-        if (listed := sums_in(folder)) is not None:
-            if digest(content) not in listed.get(path.relative_to(folder).as_posix(), ()): raise _another(path, folder)
-            break
+    folder, name = path.parent, path.name
+    if (listed := sums_in(folder)) is None: # latents/ and the like are listed in the folder above them
+        folder, name = folder.parent, f'{folder.name}/{name}'
+        listed = sums_in(folder)
+    if listed is not None and digest(content) not in listed.get(name, ()): raise _another(path, folder)
     return content
 
 def _another(path: Path, folder: Path) -> UserError:
     return UserError(f'{path} is damaged: it is not the file that {folder / SUMS} lists; restore it, or remove its '
                      'folder and repeat the run. After an edit on purpose: "binenc verify EXPERIMENT --accept"')
 
+# %% ../nbs/19_files.ipynb #d17e538c
 def write_stored(
     folder: Path,
     files: Mapping[str, bytes], # name -> content; names may have a folder in them; written in this order

@@ -29,11 +29,10 @@ STATES = ('finished', 'running', 'queued', 'interrupted', 'failed', 'damaged', '
 
 def run_state(folder: RunFolder) -> tuple[str, str]: # state, and where there is one the reason
     "The state of a run by its own folder, and for failed and damaged ones a one-line reason."
-    if not folder.path.is_dir(): return 'new', ''
     try:
-        finished = folder.metrics is not None
+        if folder.finished: return 'finished', ''
     except UserError as error: return 'damaged', str(error)
-    if finished: return 'finished', ''
+    if not folder.path.is_dir(): return 'new', ''
     if folder.owner: return 'running', ''
     try:
         failed = read_json(folder / 'failed.json') if (folder / 'failed.json').exists() else None
@@ -143,7 +142,7 @@ def next_notebook(folder: RunFolder, stage: str) -> Path:
 def failed(folder: RunFolder, notebook: Path, reason: str) -> UserError:
     """Record why a run failed; returns the error to raise. A run that another process is computing now has not failed,
     nor one whose kernel was killed after it was asked to stop."""
-    if not folder.owner and folder.metrics is None and not (reason == DEAD and folder.stop_requested):
+    if not folder.owner and not folder.finished and not (reason == DEAD and folder.stop_requested):
         try:
             write_json(folder / 'failed.json', {'reason': reason, 'notebook': notebook.name, 'died': reason == DEAD})
         except UserError: pass # the disk is full: the reason is raised all the same
@@ -163,7 +162,7 @@ def execute(
 ) -> str: # 'finished', or 'interrupted' if it was asked to stop
     "Train one run with `nbs/train.ipynb`; returns at once if it is finished. Raises `UserError` if it fails."
     folder = run_folder(run, results_dir)
-    if folder.metrics is not None: return 'finished'
+    if folder.finished: return 'finished'
     if owner := folder.owner:
         raise UserError(f'run {run.id} is being computed by process {owner["pid"]} on {owner["host"]}: '
                         'wait for it, or stop it first')
@@ -171,7 +170,7 @@ def execute(
     (folder / 'stop').unlink(missing_ok=True) # of an earlier attempt
     kills = memory_kills()
     notebook = _run_notebook('train', folder, asdict(run), results_dir, data_dir, say)
-    if folder.metrics is not None: return 'finished'
+    if folder.finished: return 'finished'
     if read_progress(folder).get('stopped'): return 'interrupted'
     raise failed(folder, notebook, _dead(kills))
 

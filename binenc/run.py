@@ -25,7 +25,8 @@ class _Identified:
     "A frozen block of fields that checks itself and has an id."
     def __post_init__(self):
         for f in fields(self):
-            object.__setattr__(self, f.name, checked(f.name, getattr(self, f.name)))
+            if (value := getattr(self, f.name)) is not f.default: # a default is valid
+                object.__setattr__(self, f.name, checked(f.name, value))
         check_together(self)
 
     @cached_property

@@ -42,7 +42,7 @@ def default_place(name: str) -> Path:
 
 def run_path(experiment: str, run_id: str, results_dir: str | Path = 'results') -> Path:
     "Where everything about a run is kept."
-    return experiment_folder(experiment, results_dir) / 'runs' / run_id
+    return Path(results_dir, experiment, 'runs', run_id)
 
 # %% ../nbs/22_store.ipynb #4f03f5f7
 MEASURED_BY = 'measured_by' # in metrics.json: which version took which measures
@@ -70,6 +70,14 @@ class RunFolder:
         if metrics.pop('run', self.run.id) != self.run.id or not {*map(type, _numbers(metrics))} <= NUMBERS:
             raise UserError(f'{self / "metrics.json"} is damaged: remove it and repeat the run')
         return metrics
+
+    @property
+    def finished(self) -> bool:
+        "Whether the final numbers are stored. Raises `UserError` if they are damaged."
+        path = self / 'metrics.json'
+        if not path.exists(): return False
+        if (self / SUMS).exists(): return bool(read_stored(path)) # what is listed was whole when it was stored
+        return self.metrics is not None
 
     @property
     def owner(self) -> dict | None: return owner_of(self.path)
@@ -230,7 +238,7 @@ def tidied(folder: RunFolder) -> dict | None:
 def _tidy(folder: RunFolder) -> None:
     try:
         left = [name for name in os.listdir(folder.path) if LEFTOVERS.fullmatch(name)]
-        if left and folder.metrics is not None and not folder.owner:
+        if left and folder.finished and not folder.owner:
             _tidy_folder(folder.path, left)
     except (OSError, UserError): pass # not there, damaged or not ours: for the commands that need it to say
 
