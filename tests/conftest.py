@@ -2,12 +2,14 @@
 
 import contextlib
 import io
+import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from binenc.run import Run
 from helpers import BINENC, REPO, TINY, environment, run_notebook_here, settings
@@ -82,12 +84,22 @@ def trained(tmp_path_factory):
 def finished(tmp_path_factory):
     """Folder with `results/` of the experiment `tiny`: four models, two replicates. Not to be changed: see `copy`.
 
-    Six runs are computed in this process, which is quick, two by the command, which also draws the figures.
+    Test processes side by side share it: the first that needs it computes it.
     """
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if 'PYTEST_XDIST_WORKER' in os.environ else folder) / 'finished'
+    with FileLock(f'{folder}.lock'):
+        if not (folder / 'figures.txt').exists():
+            compute(folder)
+    return folder
+
+
+def compute(folder):
+    """Six runs of `tiny` in this process, which is quick, two by the command, which also draws the figures."""
     from binenc.experiment import EXPERIMENTS, expand, parse_settings
     from binenc.training import train
 
-    folder = tmp_path_factory.mktemp('finished')
+    folder.mkdir()
     for run in expand(EXPERIMENTS['demo'].override(**parse_settings(f'{k}={v}' for k, v in EXPERIMENT.items()))):
         if run.replicate or run.model in ('lin_pen', 'nonlin_pen'):
             train(run, folder / 'results')
@@ -95,7 +107,6 @@ def finished(tmp_path_factory):
         done = call(*words, cwd=folder)
         assert done.returncode == 0, done.stdout + done.stderr
         (folder / f'{words[0]}.txt').write_text(done.stdout)
-    return folder
 
 
 LONG = ('test_extend.py', 'test_end_to_end.py', 'test_bad_input.py', 'test_resume.py', 'test_animation.py')

@@ -15,7 +15,8 @@ REPLICATES = 0, 1, 2
 def numbers(tmp_path_factory):
     """Final numbers of the demo's BinEnc with each precision, a list over replicates."""
     results = tmp_path_factory.mktemp('precision')
-    runs = expand('demo', model='bin_enc', lr=2e-3, replicate=list(REPLICATES), deepfool_images=0, store_latents=False)
+    fields = dict(deepfool_images=0, store_latents=False, log_every=300)
+    runs = expand('demo', model='bin_enc', lr=2e-3, replicate=list(REPLICATES), **fields)
     return {
         precision: [train(replace(run, precision=precision), results) for run in runs] for precision in ('fp32', 'bf16')
     }

@@ -1,7 +1,6 @@
 """The report in a browser: nothing missing, no error, nothing wider than the screen, and nothing fetched."""
 
 import html
-import json
 import re
 import shutil
 import subprocess
@@ -11,62 +10,10 @@ import pytest
 
 from binenc import report
 from binenc.errors import UserError
+from browser import measured, needs_browser
 from helpers import BINENC, environment
 
 RESULTS = Path(__file__).parents[1] / 'results'
-CHROMIUM = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
-OPTIONS = (
-    '--headless',
-    '--no-sandbox',
-    '--disable-gpu',
-    '--no-first-run',
-    '--disable-background-networking',
-    '--disable-component-update',
-    '--disable-sync',
-    '--virtual-time-budget=5000',
-)
-
-# Errors are counted from the first script on; the page around measures the page inside once it has been drawn.
-LISTEN = """<script>
-window.problems = [];
-addEventListener('error', event => problems.push(String(event.message)), true);
-</script>"""
-OUTSIDE = """<!doctype html><body style="margin:0">
-<iframe width="{width}" height="3000" style="border:0" srcdoc="{page}"></iframe>
-<script>
-addEventListener('load', () => setTimeout(() => {{
-    const inside = document.querySelector('iframe').contentWindow, root = inside.document.documentElement;
-    const pictures = [...inside.document.images];
-    const canvas = inside.document.querySelector('canvas');
-    document.title = JSON.stringify({{
-        width: inside.innerWidth, needed: root.scrollWidth, pictures: pictures.length,
-        missing: pictures.filter(picture => !picture.naturalWidth).length, problems: inside.problems,
-        wide: pictures.filter(picture => picture.getBoundingClientRect().right > inside.innerWidth).length,
-        canvas: canvas && [canvas.width, canvas.height],
-        drawn: canvas && canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some(x => x),
-        now: canvas && inside.document.querySelector('.now').textContent,
-        back: inside.getComputedStyle(inside.document.body).backgroundColor,
-        fetched: inside.performance.getEntriesByType('resource').filter(x => !x.name.startsWith('data:')).length
-    }});
-}}, 2000));
-</script>"""
-
-
-def measured(page, width, folder, *options):
-    """What a browser says of a page in a window of that width."""
-    page = page.replace('<head>', f'<head>{LISTEN}', 1)
-    outside = folder / 'outside.html'
-    outside.write_text(OUTSIDE.format(width=width, page=html.escape(page)))
-    command = [CHROMIUM, *OPTIONS, *options, f'--user-data-dir={folder / "profile"}', '--dump-dom', outside.as_uri()]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
-    title = re.search(r'<title>(.*?)</title>', dom)
-    assert title, dom[-500:]
-    return json.loads(html.unescape(title[1]))
-
-
-browser = pytest.mark.skipif(CHROMIUM is None, reason='no chromium here: the report is not looked at in a browser')
-
-
 @pytest.fixture(scope='module')
 def results(tmp_path_factory):
     """The demo's committed results, in a folder that may be written."""
@@ -84,33 +31,41 @@ def page(results):
     return report.report_path('demo', results).read_text()
 
 
-@browser
+@pytest.fixture
+def path(page, tmp_path):
+    """The same, in a file of its own."""
+    (tmp_path / 'report.html').write_text(page)
+    return tmp_path / 'report.html'
+
+
+@needs_browser
 @pytest.mark.parametrize('width', [390, 1280])
-def test_in_a_browser(page, width, tmp_path):
+def test_in_a_browser(path, width, tmp_path):
     """On a telephone and on a desk: every picture is there, nothing sticks out, no script fails, nothing is fetched."""
-    found = measured(page, width, tmp_path)
+    found = measured(path, width, tmp_path)
     assert found['width'] == width and found['needed'] <= width
     assert found['pictures'] >= 10 and found['missing'] == 0 and found['wide'] == 0
-    assert found['problems'] == [] and found['fetched'] == 0
+    assert found['problems'] == [] and found['fetched'] == []
     assert found['drawn'] and 100 < found['canvas'][0] <= width
     assert re.fullmatch(r'epoch \d+, gamma \S+; same-encoding fraction: BinEnc 0\.\d+, LinPen 0\.\d+', found['now'])
 
 
-@browser
-def test_dark_and_light(page, tmp_path):
+@needs_browser
+def test_dark_and_light(path, tmp_path):
     """The page follows what the person prefers."""
-    colours = [measured(page, 800, tmp_path, f'--blink-settings=preferredColorScheme={i}')['back'] for i in (0, 1)]
+    colours = [measured(path, 800, tmp_path, f'--blink-settings=preferredColorScheme={i}')['back'] for i in (0, 1)]
     assert colours == ['rgb(20, 24, 29)', 'rgb(255, 255, 255)']
 
 
-@browser
+@needs_browser
 def test_problems_are_seen(tmp_path):
     """The measurement itself: a page with a missing picture, a script that fails, and a line that is too wide."""
     bad = (
         '<html><head></head><body><img src="data:image/png;base64,AAAA"><div style="width:900px">.</div>'
         '<script>nothing.there;</script></body></html>'
     )
-    found = measured(bad, 390, tmp_path)
+    (tmp_path / 'bad.html').write_text(bad)
+    found = measured(tmp_path / 'bad.html', 390, tmp_path)
     assert found['missing'] == 1 and found['needed'] >= 900 and len(found['problems']) == 2
 
 

@@ -264,9 +264,9 @@ def test_time_goes_on(interrupted, tiny):
 def test_command_stopped_in_every_way(binenc, tmp_path):
     """`binenc run` ended by SIGTERM, then Ctrl-C, then SIGKILL, then left alone: the bytes of a training in one
     piece."""
-    run = Run(**{**TINY, 'epochs': 120, 'log_every': 1})
+    run = Run(**{**TINY, 'epochs': 40, 'log_every': 1})
     words, folder = (
-        ('run', *settings(epochs=120, log_every=1, width=8, deepfool_images=5)),
+        ('run', *settings(epochs=40, log_every=1, width=8, deepfool_images=5)),
         run_folder(run, tmp_path / 'results'),
     )
     epochs = [0]

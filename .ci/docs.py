@@ -1,0 +1,161 @@
+"""Builds the book, a static site that needs no internet: python .ci/docs.py [FOLDER].
+
+The front page is the README; the chapters are the notebooks with the outputs that are committed; the reference has
+the signatures and docstrings of the library; the reports are made from the committed results.
+"""
+import ast
+import importlib
+import inspect
+import itertools
+import re
+import shutil
+import sys
+import tempfile
+import textwrap
+from pathlib import Path
+
+import nbformat
+from sphinx.application import Sphinx
+
+import binenc
+from binenc.report import make_report
+from binenc.store import stored_names
+
+REPO = Path(__file__).parents[1]
+PARTS = {  # of the book -> notebooks below nbs/
+    'Notebooks to run': ['demo', 'explore', 'own_data', 'gamma'],
+    'The layer and its measures': '0[0-7]_*',
+    'Data, arms and experiments': ['08_*', '09_*', '1[0-4]_*'],
+    'Training and measuring': ['1[5-8]_*', '2[3-5]_*'],
+    'Tables, figures and reports': ['2[6-9]_*', '3[0-4]_*', '4[3-7]_*'],
+    'Files, processes and clusters': ['19_*', '2[0-2]_*', '3[5-9]_*', '4[0-2]_*', '48_*'],
+    'Figures and tables of the paper': ['figures/*'],
+}
+STYLE = """
+@media (min-width: 100em) { .content { width: 60em } }
+pre { font-size: 75% }
+table.docutils { font-size: 90% }
+"""
+CONFIG = {
+    'project': 'binenc',
+    'author': 'binenc developers',
+    'release': binenc.__version__,
+    'extensions': ['myst_nb', 'sphinx-mathjax-offline'],
+    'html_theme': 'furo',
+    'html_title': f'binenc {binenc.__version__}',
+    'html_copy_source': False,
+    'html_show_sphinx': False,
+    'html_static_path': ['static'],
+    'html_css_files': ['book.css'],
+    'nb_execution_mode': 'off',
+    'nb_merge_streams': True,
+    'nb_ipywidgets_js': {},  # widgets need a kernel, and their scripts the internet
+    'nb_render_markdown_format': 'myst',
+    'myst_enable_extensions': ['dollarmath', 'amsmath'],
+    'myst_heading_anchors': 3,
+    'exclude_patterns': ['results', 'reports'],
+    'suppress_warnings': ['myst.header', 'myst.xref_missing', 'mystnb.unknown_mime_type', 'misc.highlighting_failure'],
+}
+
+
+def build(folder):
+    """Write the site below a folder, and say where its first page is. What stood there is replaced."""
+    with tempfile.TemporaryDirectory() as source:
+        write_sources(Path(source))
+        site = Sphinx(source, None, folder, Path(source, '.doctrees'), 'html', CONFIG, status=None, warningiserror=True)
+        site.build()
+    shutil.copytree(REPO / 'results', folder / 'results', ignore=only_pictures_and_tables, dirs_exist_ok=True)
+    write_reports(folder / 'reports')
+    print(f'the book is built; open it in a browser: {(folder / "index.html").absolute().as_uri()}')
+
+
+def write_sources(source):
+    """Everything that Sphinx reads."""
+    chapters = {part: list(chapters_of(names)) for part, names in PARTS.items()}
+    for path in (path for paths in chapters.values() for path in paths):
+        write_chapter(path, source / 'chapters' / path.relative_to(REPO / 'nbs'))
+    reference = write_reference(source / 'reference')
+    trees = [tree(part, [f'chapters/{path.relative_to(REPO / "nbs").with_suffix("")}' for path in paths])
+             for part, paths in chapters.items()]
+    (source / 'index.md').write_text('\n\n'.join([front_page(), *trees, tree('Reference', reference)]))
+    (source / 'static').mkdir()
+    (source / 'static' / 'book.css').write_text(STYLE)
+    shutil.copytree(REPO / 'results', source / 'results', ignore=only_pictures_and_tables)
+
+
+def chapters_of(names):
+    """Paths of notebooks, in the order of the patterns."""
+    for pattern in [names] if isinstance(names, str) else names:
+        yield from sorted((REPO / 'nbs').glob(f'{pattern}.ipynb'))
+
+
+def tree(title, pages):
+    """A part of the table of contents."""
+    return '\n'.join(['```{toctree}', ':hidden:', f':caption: {title}', '', *pages, '```'])
+
+
+def front_page():
+    """The README, with links to pages of the book, and to the reports."""
+    text = (REPO / 'README.md').read_text()
+    text = re.sub(r'\]\(nbs/([\w/]+)\.ipynb\)', r'](chapters/\1.ipynb)', text)
+    reports = [f'<a href="reports/{name}.html">{name}</a>' for name in stored_names(REPO / 'results')]
+    return text.replace('\n## See it in minutes', f'\nReports: {", ".join(reports)}.\n\n## See it in minutes', 1)
+
+
+def write_chapter(path, target):
+    """A notebook without nbdev's directives and without the cells that these hide."""
+    notebook = nbformat.read(path, 4)
+    notebook.cells = [cell for cell in notebook.cells if not re.match(r'#\| *(hide|default_exp)', cell.source)]
+    notebook.metadata['language_info'] = {'name': 'python', 'pygments_lexer': 'ipython3'}
+    for cell in notebook.cells:
+        cell.source = re.sub(r'^#\|.*\n', '', cell.source, flags=re.MULTILINE)
+        cell.source = cell.source.replace('](../results/', '](/results/').replace('](../nbs/', '](/chapters/')
+    target.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(notebook, target)
+
+
+def write_reference(folder):
+    """A page for each module, in the order of the chapters; returns their names."""
+    folder.mkdir()
+    names = [path.stem.partition('_')[2] for path in chapters_of('[0-9]*')]
+    for name in names:
+        (folder / f'{name}.md').write_text(reference_page(importlib.import_module(f'binenc.{name}')))
+    return [f'reference/{name}' for name in names]
+
+
+def reference_page(module):
+    """What a module exports: signatures with their comments, docstrings, fields."""
+    shown = [f'## {name}\n\n```python\n{head_of(value)}\n```' for name in module.__all__
+             if inspect.isroutine(value := getattr(module, name)) or inspect.isclass(value)]
+    return '\n\n'.join([f'# {module.__name__}', module.__doc__, *shown]) + '\n'
+
+
+def head_of(value):
+    """The source of a function or class up to the end of its docstring and fields."""
+    source = textwrap.dedent(inspect.getsource(value))
+    body = ast.parse(source).body[0].body
+    head = list(itertools.takewhile(is_docstring_or_field, body))
+    return '\n'.join(source.splitlines()[:head[-1].end_lineno] if head else source.splitlines()[:body[0].lineno - 1])
+
+
+def is_docstring_or_field(statement):
+    """Whether a statement says what a function or class is, rather than does it."""
+    return isinstance(statement, ast.AnnAssign) or isinstance(getattr(statement, 'value', None), ast.Constant)
+
+
+def only_pictures_and_tables(folder, names):
+    """What the pages do not show is left out."""
+    return [name for name in names if Path(folder, name).is_file() and Path(name).suffix not in ('.png', '.gif', '.md')]
+
+
+def write_reports(folder):
+    """The report of every committed experiment, made in a copy of its results."""
+    folder.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as copy:
+        shutil.copytree(REPO / 'results', copy, dirs_exist_ok=True)
+        for name in stored_names(copy):
+            shutil.copy(make_report(name, copy), folder / f'{name}.html')
+
+
+if __name__ == '__main__':
+    build(Path(sys.argv[1] if len(sys.argv) > 1 else REPO / '_docs'))

@@ -1,0 +1,54 @@
+"""The book: every chapter and module has a page, and a browser shows the pages and finds words without the internet."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from browser import measured, needs_browser
+from helpers import REPO, environment
+
+
+@pytest.fixture(scope='module')
+def book(tmp_path_factory):
+    """The site, as `make docs` builds it."""
+    folder = tmp_path_factory.mktemp('book')
+    words = [sys.executable, REPO / '.ci' / 'docs.py', folder]
+    done = subprocess.run(words, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0 and 'open it in a browser: file://' in done.stdout, done.stdout + done.stderr
+    return folder
+
+
+def test_every_page_is_there(book):
+    """A page for each chapter and each module, a report for each experiment, and none without a way to it."""
+    chapters = {path.stem for path in (REPO / 'nbs').glob('[0-9]*.ipynb')}
+    assert chapters == {path.stem for path in (book / 'chapters').glob('[0-9]*.html')}
+    modules = {name.partition('_')[2] for name in chapters}
+    assert modules == {path.stem for path in (book / 'reference').glob('*.html')}
+    experiments = {path.parent.name for path in (REPO / 'results').glob('*/experiment.json')}
+    front = (book / 'index.html').read_text()
+    assert experiments == {path.stem for path in (book / 'reports').glob('*.html')}
+    for page in (*book.glob('chapters/*.html'), *book.glob('reference/*.html'), *book.glob('reports/*.html')):
+        assert f'href="{page.relative_to(book)}"' in front, page
+
+
+@needs_browser
+@pytest.mark.parametrize('width', [390, 1280])
+@pytest.mark.parametrize('name', ['index', 'chapters/01_collapse', 'chapters/explore', 'reference/robustness'])
+def test_in_a_browser(book, name, width, tmp_path):
+    """Every picture is there, nothing sticks out, no script fails, everything comes from the folder itself."""
+    found = measured(book / f'{name}.html', width, tmp_path)
+    assert found['width'] == width and found['needed'] <= width
+    assert found['missing'] == 0 and found['wide'] == 0 and found['problems'] == []
+    assert found['pictures'] >= {'index': 2, 'chapters/explore': 5}.get(name, 0)
+    assert found['formulas'] >= {'chapters/01_collapse': 3}.get(name, 0)
+    assert found['fetched'] and all(place.startswith(book.as_uri()) for place in found['fetched'])
+
+
+@needs_browser
+@pytest.mark.parametrize(('word', 'anything'), [('hypercube', True), ('mahalanobis_auroc', True), ('xyzzyx', False)])
+def test_search(book, word, anything, tmp_path):
+    """Words of the text and names of functions are found offline; what is nowhere is not."""
+    found = measured(Path(book / 'search.html'), 1280, tmp_path, query=f'?q={word}')
+    assert (found['found'] > 0) == anything and found['problems'] == []
