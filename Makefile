@@ -6,7 +6,7 @@ EXPERIMENTS ?= demo digits fashion cifar10-jpeg-small
 RESULTS ?= results
 ROUNDS ?= 3
 
-.PHONY: help demo test torture lint outputs bench figures notebooks readme prepare lock
+.PHONY: help demo test torture lint outputs bench figures docs notebooks readme prepare lock
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -31,12 +31,13 @@ demo: $(VENV)/.binenc ## train the demo on this machine, draw every figure, writ
 	$(BIN)/binenc figures demo --results $(RESULTS)
 	$(BIN)/binenc report demo --results $(RESULTS)
 
-# two processes with one thread each: with two each, they would get in each other's way on two cores
+# Three processes with one thread each for two cores: tests often wait for kernels and disks. With more threads they
+# would get in each other's way.
 # A disturbance of a real SLURM can come too late on a busy machine: what failed there is tried once more.
 test: export OMP_NUM_THREADS = 1
 test: $(VENV)/.binenc ## nbdev_test and pytest
 	$(BIN)/nbdev_test --n_workers 2
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore-glob 'tests/test_slurm*.py'
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --ignore-glob 'tests/test_slurm*.py'
 	$(BIN)/python -m pytest tests/test_slurm.py tests/test_slurm_cluster.py || \
 		$(BIN)/python -m pytest --last-failed tests/test_slurm.py tests/test_slurm_cluster.py
 
@@ -55,6 +56,9 @@ bench: $(VENV)/.binenc ## ours against plain baselines, row by row
 
 figures: $(VENV)/.binenc ## draw the committed figures again from the committed tables
 	for experiment in $(EXPERIMENTS); do $(BIN)/binenc figures $$experiment --results $(RESULTS) || exit 1; done
+
+docs: $(VENV)/.binenc ## the book: chapters, reference and reports as a site in _docs/, made without the internet
+	$(BIN)/python .ci/docs.py
 
 notebooks: $(VENV)/.binenc ## execute every notebook in nbs/ in place
 	PATH="$(abspath $(BIN)):$$PATH" .ci/execute_notebooks

@@ -13,6 +13,7 @@ OPTIONS = (
     '--headless',
     '--no-sandbox',
     '--disable-gpu',
+    '--disable-dev-shm-usage',
     '--no-first-run',
     '--allow-file-access-from-files',
     '--disable-background-networking',

@@ -1,6 +1,7 @@
 """Fixtures: the command, and one small experiment that is computed once."""
 
 import contextlib
+import gc
 import io
 import os
 import shutil
@@ -115,6 +116,11 @@ LONG = ('test_extend.py', 'test_end_to_end.py', 'test_bad_input.py', 'test_resum
 def pytest_collection_modifyitems(items):
     """The files that take longest come first, so that two processes end at about the same time."""
     items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
+def pytest_collection_finish():
+    """What has been imported by now lives on: the collector of garbage need not look at it again and again."""
+    gc.freeze()
 
 
 @pytest.fixture

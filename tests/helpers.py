@@ -146,6 +146,8 @@ def exit_with_threads(run, results):
 
 def run_notebook_here(name, output, parameters, say=None):
     """Execute a notebook's code in this process, as papermill does in a kernel; keeps no executed copy."""
+    from matplotlib import pyplot
+
     from binenc.launch import notebook_path
 
     names = {'__name__': '__notebook__'}
@@ -155,6 +157,7 @@ def run_notebook_here(name, output, parameters, say=None):
         exec(compile(''.join(cell['source']), name, 'exec'), names)
         if 'parameters' in cell['metadata'].get('tags', []):
             names |= parameters
+    pyplot.close('all')
 
 
 def describe(run):
