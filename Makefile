@@ -2,7 +2,7 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
-EXPERIMENTS ?= demo digits fashion cifar10-jpeg-small
+EXPERIMENTS ?= demo digits fashion
 RESULTS ?= results
 ROUNDS ?= 3
 

@@ -1,4 +1,4 @@
-"""Builds the book, a static site that needs no internet: python .ci/docs.py [FOLDER].
+"""Builds the book, a static site that needs no internet: python .ci/docs.py [FOLDER [EXPERIMENT...]].
 
 The front page is the README; the chapters are the notebooks with the outputs that are committed; the reference has
 the signatures and docstrings of the library; the reports are made from the committed results.
@@ -58,18 +58,18 @@ CONFIG = {
 }
 
 
-def build(folder):
-    """Write the site below a folder, and say where its first page is. What stood there is replaced."""
+def build(folder, experiments):
+    """Write the site below a folder, with reports of some experiments, and say where its first page is."""
     with tempfile.TemporaryDirectory() as source:
-        write_sources(Path(source))
+        write_sources(Path(source), experiments)
         site = Sphinx(source, None, folder, Path(source, '.doctrees'), 'html', CONFIG, status=None, warningiserror=True)
         site.build()
     shutil.copytree(REPO / 'results', folder / 'results', ignore=only_pictures_and_tables, dirs_exist_ok=True)
-    write_reports(folder / 'reports')
+    write_reports(folder / 'reports', experiments)
     print(f'the book is built; open it in a browser: {(folder / "index.html").absolute().as_uri()}')
 
 
-def write_sources(source):
+def write_sources(source, experiments):
     """Everything that Sphinx reads."""
     chapters = {part: list(chapters_of(names)) for part, names in PARTS.items()}
     for path in (path for paths in chapters.values() for path in paths):
@@ -77,7 +77,7 @@ def write_sources(source):
     reference = write_reference(source / 'reference')
     trees = [tree(part, [f'chapters/{path.relative_to(REPO / "nbs").with_suffix("")}' for path in paths])
              for part, paths in chapters.items()]
-    (source / 'index.md').write_text('\n\n'.join([front_page(), *trees, tree('Reference', reference)]))
+    (source / 'index.md').write_text('\n\n'.join([front_page(experiments), *trees, tree('Reference', reference)]))
     (source / 'static').mkdir()
     (source / 'static' / 'book.css').write_text(STYLE)
     shutil.copytree(REPO / 'results', source / 'results', ignore=only_pictures_and_tables)
@@ -94,11 +94,11 @@ def tree(title, pages):
     return '\n'.join(['```{toctree}', ':hidden:', f':caption: {title}', '', *pages, '```'])
 
 
-def front_page():
+def front_page(experiments):
     """The README, with links to pages of the book, and to the reports."""
     text = (REPO / 'README.md').read_text()
     text = re.sub(r'\]\(nbs/([\w/]+)\.ipynb\)', r'](chapters/\1.ipynb)', text)
-    reports = [f'<a href="reports/{name}.html">{name}</a>' for name in stored_names(REPO / 'results')]
+    reports = [f'<a href="reports/{name}.html">{name}</a>' for name in experiments]
     return text.replace('\n## See it in minutes', f'\nReports: {", ".join(reports)}.\n\n## See it in minutes', 1)
 
 
@@ -148,14 +148,15 @@ def only_pictures_and_tables(folder, names):
     return [name for name in names if Path(folder, name).is_file() and Path(name).suffix not in ('.png', '.gif', '.md')]
 
 
-def write_reports(folder):
-    """The report of every committed experiment, made in a copy of its results."""
+def write_reports(folder, experiments):
+    """The report of each experiment, made in a copy of its results."""
     folder.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as copy:
         shutil.copytree(REPO / 'results', copy, dirs_exist_ok=True)
-        for name in stored_names(copy):
+        for name in experiments:
             shutil.copy(make_report(name, copy), folder / f'{name}.html')
 
 
 if __name__ == '__main__':
-    build(Path(sys.argv[1] if len(sys.argv) > 1 else REPO / '_docs'))
+    words = sys.argv[1:]
+    build(Path(words[0] if words else REPO / '_docs'), words[1:] or stored_names(REPO / 'results'))

@@ -60,7 +60,7 @@ def compared(
 
 def claims_report(c: Compared) -> dict:
     "The content of `claims.json`."
-    from binenc.summaries import missing_line
+    from binenc.results import missing_line
     e, missing = c.experiment, missing_line(c.runs)
     return {'format': FORMAT, 'paper': PAPER, 'experiment': e.name, 'title': e.title, 'level': LEVEL,
             'selection': e.selection, 'selected_by': SELECTION[e.selection], 'partial': bool(missing),
@@ -295,7 +295,8 @@ def claims(
 
 def keep_arms(c: Compared) -> None:
     "Write the table of all arms, where there are more than the paper's."
-    from binenc.summaries import arms_markdown, arms_table, missing_line, save_table
+    from binenc.results import missing_line
+    from binenc.summaries import arms_markdown, arms_table, save_table
     if set(c.selected.model) <= set(PAPER_ARMS): return
     table = arms_table(c.experiment.title, c.selected)
     missing = f'Partial: {missing_line(c.runs)}; learning rates {_list(sorted(c.common.lr.unique()))} are compared'

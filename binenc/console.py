@@ -137,12 +137,11 @@ def draw(names: list[str], settings: list[str], results_dir: Path, jobs: int | N
     "Keep the experiments' tables, draw all figures, print the tables and what is missing."
     from binenc.figures import StoredResults, output_folder
     from binenc.launch import draw_figures
-    from binenc.results import diverged_line, keep_results
+    from binenc.results import keep_results
     for name in names if not settings else ():
         keep_results(resolve_experiment(name, results_dir), results_dir)
     results = StoredResults(names, results_dir, settings) # refuses what cannot be drawn
-    diverged = [f'{name}: {line}' for name, runs in results.runs.items() if (line := diverged_line(runs))]
-    for line in results.missing() + diverged:
+    for line in results.incomplete():
         out.print(line)
     folder = output_folder(names, results_dir, settings)
     draw_figures(names, folder, results_dir, settings, jobs)

@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from .arms import ARMS
 from .errors import UserError
 from .experiment import SELECTION, Experiment, parse_settings
-from .results import collect, histories, read_arrays, select
+from .results import collect, diverged_line, histories, missing_line, read_arrays, select
 from .store import experiment_folder, resolve_experiment
 
 # %% ../nbs/27_figures.ipynb #bf9f7179
@@ -79,18 +79,16 @@ class StoredResults:
         rows = h[(h.model == arm) & (h.metric == measure) & (h.split == split)]
         return rows.groupby('epoch').value.agg(['mean', 'std', 'count'])
 
-    def missing(self) -> list[str]:
-        "One line for each experiment that is not complete: which runs are not finished."
-        todo = {name: runs[~runs.finished.astype(bool)] for name, runs in self.runs.items()}
-        return [f'{name}: {len(rows)} of {len(self.runs[name])} runs are missing: {", ".join(rows.id[:5])}'
-                + (', ...' if len(rows) > 5 else '') for name, rows in todo.items() if len(rows)]
+    def incomplete(self) -> list[str]:
+        "A line for each experiment with runs that are not finished, and for each with runs that diverged."
+        return [line for about in (missing_line, diverged_line) for runs in self.runs.values() if (line := about(runs))]
 
     def captions(self) -> list[str]:
-        "How the learning rate was selected, and what is missing."
+        "How the learning rate was selected, what is missing, and what diverged."
         rules = {e.selection: '; '.join(o.title for o in self.experiments if o.selection == e.selection)
                  for e in self.experiments}
         return [f'{titles}: learning rate with the best {SELECTION[rule]} for each model and replicate'
-                for rule, titles in rules.items()] + self.missing()
+                for rule, titles in rules.items()] + self.incomplete()
 
 def _distinct_titles(experiments: list[Experiment]) -> list[Experiment]:
     "Each title is the name of a column: two experiments of one title get their names beside it."

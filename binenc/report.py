@@ -74,7 +74,7 @@ pre { overflow-x: auto; border: 1px solid var(--line); border-radius: 6px; paddi
   :root { --back: #fff; --text: #000; --soft: #333; --line: #999; --link: #000; }
   body { max-width: none; font-size: 10pt; } nav, button, input { display: none; }
   .wide { overflow: visible; } table { font-size: 8pt; } details::details-content { content-visibility: visible; }
-  figure, tr { break-inside: avoid; } h2 { break-after: avoid; } }
+  figure, tr { break-inside: avoid; } figure img { max-height: 20cm; } h2, h3 { break-after: avoid; } }
 """
 PAGE = """<!doctype html>
 <html lang="en">

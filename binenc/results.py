@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KEYS', 'KEPT_BYTES', 'SMALL_WEIGHTS', 'LARGE_WEIGHTS', 'KEPT_ARRAYS', 'read_run', 'read_csv', 'kept_table', 'collect',
-           'select', 'diverged_line', 'histories', 'kept_history', 'keep_results', 'with_kept_runs', 'read_arrays',
-           'array_bytes', 'kept_arrays', 'kept_weights', 'merge']
+           'select', 'missing_line', 'diverged_line', 'histories', 'kept_history', 'keep_results', 'with_kept_runs',
+           'read_arrays', 'array_bytes', 'kept_arrays', 'kept_weights', 'merge']
 
 # %% ../nbs/26_results.ipynb #a886ffd3
 import io
@@ -101,10 +101,17 @@ def select(
     return best.drop_duplicates(['experiment', 'model', 'replicate']).sort_index()
 
 # %% ../nbs/26_results.ipynb #7615e9b2
+def missing_line(runs: 'pd.DataFrame') -> str: # empty if none are
+    "Which runs of an experiment are not finished."
+    ids = list(runs.id[~runs.finished.astype(bool)])
+    names = ', '.join(ids[:5]) + (', ...' if len(ids) > 5 else '')
+    return f'{runs.experiment.iloc[0]}: {len(ids)} of {len(runs)} runs are missing: {names}' if ids else ''
+
 def diverged_line(runs: 'pd.DataFrame') -> str: # empty if there is none
     "Which finished runs ended in numbers that are not finite."
     if 'diverged' not in runs or not (which := runs.id[runs.diverged == 1]).size: return ''
-    return f'{len(which)} of {len(runs)} runs diverged: {", ".join(which[:5])}' + ', ...' * (len(which) > 5)
+    names = ', '.join(which[:5]) + ', ...' * (len(which) > 5)
+    return f'{runs.experiment.iloc[0]}: {len(which)} of {len(runs)} runs diverged: {names}'
 
 KEYS = ['id', 'experiment', 'model', 'replicate', 'lr']
 

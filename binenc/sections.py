@@ -45,7 +45,7 @@ def run_section(results: StoredResults) -> str:
             ('learning rates', ', '.join(f'{lr:.3g}' for lr in e.lrs)),
             ('selection', f'the learning rate with the best {SELECTION[e.selection]}, for each model and replicate'),
             *e.settings.items(), *((f'only {ARMS[arm].label}', _settings(own)) for arm, own in e.own.items())]
-    missing = ''.join(paragraph(line) for line in results.missing())
+    missing = ''.join(paragraph(line) for line in results.incomplete())
     return missing + table(('what', 'value'), rows)
 
 def _settings(values: dict) -> str:
@@ -61,6 +61,7 @@ FIGURES = {
     'figure3_encoding': 'Figure 3: share of a class on the same side of zero; 1 means one code for each class',
     'figure4_within_class': 'Figure 4: scatter within classes. Compressed layers have a logarithmic axis',
     'figure5_accuracy': 'Figure 5: accuracy on training and test images',
+    'attacks': 'Share of images that some attack fools within a budget |r|/|x|',
 }
 TABLES = {
     'table1_accuracy': 'Accuracy', 'table2_auroc': 'Reliability', 'table3_perturbation': 'Robustness (DeepFool)',

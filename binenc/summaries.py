@@ -6,8 +6,8 @@
 __all__ = ['COLUMNS', 'SELECTION_NOTES', 'ARM_COLUMNS', 'BETTER', 'summary_table', 'finite_values', 'accuracy_table',
            'auroc_table', 'perturbation_table', 'headings', 'code_summary', 'performance_summary', 'measures_table',
            'measure_notes', 'in_print', 'with_interval', 'markdown_table', 'as_markdown', 'by_measure', 'comparable',
-           'missing_line', 'with_attacks', 'by_replicate', 'selection_table', 'selection_markdown', 'baseline',
-           'heading_of', 'arms_table', 'all_arms_table', 'arms_markdown', 'save_table']
+           'with_attacks', 'by_replicate', 'selection_table', 'selection_markdown', 'baseline', 'heading_of',
+           'arms_table', 'all_arms_table', 'arms_markdown', 'save_table']
 
 # %% ../nbs/29_summaries.ipynb #8d35a965
 import math
@@ -22,7 +22,7 @@ from .arms import ARMS, PAPER_ARMS
 from .errors import UserError
 from .experiment import SELECTION
 from .measures import MEASURES
-from .results import read_arrays, read_csv, select
+from .results import missing_line, read_arrays, read_csv, select
 from .run import DEFAULTS
 from .statistics import LEVEL, Summary, compare, summarise
 from .store import experiment_folder
@@ -165,12 +165,6 @@ def comparable(
     common = _common_part(runs[runs.model.isin(runs.model[finished])])
     if common.empty: raise UserError(f'{missing}; no learning rate has the runs of all models for any replicate yet')
     return common
-
-def missing_line(runs: pd.DataFrame) -> str: # empty if none are
-    "Which runs of an experiment are not finished."
-    ids = list(runs.id[~runs.finished.astype(bool)])
-    names = ', '.join(ids[:5]) + (', ...' if len(ids) > 5 else '')
-    return f'{runs.experiment.iloc[0]}: {len(ids)} of {len(runs)} runs are missing: {names}' if ids else ''
 
 def _common_part(runs: pd.DataFrame) -> pd.DataFrame:
     complete = runs.finished.astype(bool).groupby([runs.lr, runs.replicate]).all().unstack()

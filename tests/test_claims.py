@@ -269,7 +269,7 @@ def test_committed_claims_follow_from_the_runs(name):
     """To the byte: claims.json and claims.md where the grid is complete, and the tables of verdicts and selection."""
     results = figures.StoredResults([name], RESULTS)
     reports, refused = claims_report.judged_experiments(results.experiments, RESULTS)
-    assert bool(refused) == bool(results.missing()) != bool(reports)
+    assert bool(refused) == bool(results.incomplete()) != bool(reports)
     for report in reports.values():
         for file, content in claims_bytes(report).items():
             assert (RESULTS / name / file).read_bytes() == content, file

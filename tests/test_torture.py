@@ -161,10 +161,11 @@ def test_diverged_runs_are_marked_listed_and_the_rest_is_drawn(lrs, tmp_path):
     bad = set(runs.id[runs.lr == 1e15])
     assert runs.finished.all() and set(runs.id[runs.diverged == 1]) == bad
     line = diverged_line(runs)
-    assert line.startswith(f'2 of {len(runs)} runs diverged: ') and all(name in line for name in bad)
+    assert line.startswith(f'small: 2 of {len(runs)} runs diverged: ') and all(name in line for name in bad)
     results = StoredResults(['small'], tmp_path)
     for table in accuracy_table, auroc_table, code_summary:
-        assert '| BinEnc |' in as_markdown(table(results), results.captions())
+        text = as_markdown(table(results), results.captions())
+        assert '| BinEnc |' in text and line in text
     if len(lrs) == 2:
         assert not set(results.selected['small'].id) & bad and accuracy_table(results)['mean'].notna().all()
 
