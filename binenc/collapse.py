@@ -77,7 +77,7 @@ class ClassStatistics:
     within_sum: Tensor   # () sum of all d x d entries of Sigma_W
 
 # %% ../nbs/01_collapse.ipynb #c4f7255f
-BLOCK_NUMBERS = 2**19 # numbers worked on at a time: 2 MB (float32) stay in a core's cache between operations
+BLOCK_NUMBERS = 2**20 # numbers worked on at a time: 4 MB (float32) stay in the cache between operations
 BLOCK_SAMPLES = 1024  # and at most so many samples: few enough to sum in single precision
 
 def _block_size(z: Tensor) -> int:
