@@ -28,8 +28,10 @@ def output_text(output):
 
 
 def cell_text(cell):
-    """All that a cell printed and returned. Addresses of objects are left out, as nbdev_clean does."""
-    text = '\n'.join(filter(None, map(output_text, cell.outputs)))
+    """All that a cell printed, in however many parts it came, and returned. Addresses of objects are left out."""
+    printed = ''.join(output_text(output) for output in cell.outputs if output.output_type == 'stream')
+    shown = [output_text(output) for output in cell.outputs if output.output_type != 'stream']
+    text = '\n'.join(filter(None, [printed, *shown]))
     return re.sub(r'(<.*?) at 0x[0-9a-fA-F]+>', r'\1>', text)
 
 

@@ -51,3 +51,13 @@ def test_pictures_do_not_count():
 
     before, now = (new_notebook(cells=[cell(*what)]) for what in (('a', 1), ('b', 2)))
     assert not list(check_outputs.differences(before, now))
+
+
+def test_parts_do_not_count():
+    """What a cell prints comes in one part or in several, as it happens."""
+
+    def cell(*texts):
+        return new_code_cell('x', outputs=[new_output('stream', name='stdout', text=text) for text in texts])
+
+    before, now = new_notebook(cells=[cell('a\n', '\nb\n')]), new_notebook(cells=[cell('a\n\nb\n')])
+    assert not list(check_outputs.differences(before, now))
