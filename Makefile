@@ -37,7 +37,7 @@ demo: $(VENV)/.binenc ## train the demo on this machine, draw every figure, writ
 test: export OMP_NUM_THREADS = 1
 test: $(VENV)/.binenc ## nbdev_test and pytest
 	$(BIN)/nbdev_test --n_workers 2
-	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder --ignore-glob 'tests/test_slurm*.py'
+	$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder --ignore-glob 'tests/test_slurm*.py'
 	$(BIN)/python -m pytest tests/test_slurm.py tests/test_slurm_cluster.py || \
 		$(BIN)/python -m pytest --last-failed tests/test_slurm.py tests/test_slurm_cluster.py
 

@@ -22,7 +22,7 @@ from .arms import ARMS
 from .errors import UserError
 from .figures import STYLE, StoredResults
 from .files import write_bytes
-from .results import read_arrays
+from .files import read_arrays
 from .store import experiment_folder
 
 # %% ../nbs/31_animation.ipynb #bcaaf8c9

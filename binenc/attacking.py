@@ -21,7 +21,7 @@ from .console import (
     DATA, RESULTS, DataDir, Jobs, Name, ResultsDir, Settings, app, chosen, compute, out, stopped)
 from .errors import UserError
 from .experiment import Experiment, expand
-from .files import digest, read_bytes, write_stored
+from .files import digest, read_bytes, read_csv, write_stored
 from .run import Run
 from .store import KEPT_FILES, experiment_folder, run_folder, tidy, weights_path
 
@@ -63,7 +63,6 @@ def stored_rows(run: Run, results_dir: str | Path = 'results') -> 'pd.DataFrame'
     in the test set, `relative` |r| / |x| of normalised images, `pixel` |r| of pixels from 0 to 1, `pixel_relative`
     |r| / |x| of these. Raises `UserError` for a damaged table."""
     import pandas as pd
-    from binenc.results import read_csv
     own, kept = run_folder(run, results_dir) / TABLE, experiment_folder(run.experiment, results_dir) / TABLE
     if own.exists():
         rows = read_csv(own)
@@ -145,7 +144,6 @@ CAPTION = ('Smallest perturbation |r|/|x| of each correctly classified image ove
 
 def stored_attacks(results: 'StoredResults', name: str) -> 'pd.DataFrame | None':
     "The rows of an experiment's selected runs, with id and model; None where nothing is stored."
-    from binenc.results import read_csv
     path = experiment_folder(name, results.results_dir) / TABLE
     if not path.exists(): return None
     rows = read_csv(path).merge(results.selected[name][['id', 'model']], on='id')
@@ -213,7 +211,6 @@ def attackable(e: Experiment, results_dir: str | Path = 'results') -> tuple[dict
 def keep_attacks(runs: list[Run], results_dir: str | Path = 'results') -> Path:
     "Write the experiment's table: the rows of these runs, and of other runs those that it has."
     import pandas as pd
-    from binenc.results import read_csv
     folder = experiment_folder(runs[0].experiment, results_dir)
     parts = [stored_rows(run, results_dir).assign(id=run.id)[['id', *ROW]] for run in runs]
     if (folder / TABLE).exists():

@@ -25,7 +25,8 @@ from matplotlib.figure import Figure
 from .arms import ARMS
 from .errors import UserError
 from .experiment import SELECTION, Experiment, parse_settings
-from .results import collect, diverged_line, histories, missing_line, read_arrays, select
+from .files import read_arrays
+from .results import collect, diverged_line, histories, missing_line, select
 from .store import experiment_folder, resolve_experiment
 
 # %% ../nbs/27_figures.ipynb #bf9f7179

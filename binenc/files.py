@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['SUMS', 'NEXT_SUMS', 'PACKAGES', 'write_bytes', 'remove_parts', 'write_json', 'json_bytes', 'read_bytes', 'read_json',
-           'sums_in', 'digest', 'read_stored', 'write_stored', 'sums_of', 'check_stored', 'settle', 'package_version',
-           'git', 'provenance']
+           'sums_in', 'digest', 'read_stored', 'write_stored', 'sums_of', 'check_stored', 'settle', 'read_csv',
+           'read_arrays', 'array_bytes', 'package_version', 'git', 'provenance']
 
 # %% ../nbs/19_files.ipynb #63b2b9fc
 import hashlib
+import io
 import json
 import math
 import os
@@ -21,9 +22,13 @@ from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import binenc
 from .errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd # functions import it themselves: it takes half a second
 
 # %% ../nbs/19_files.ipynb #626d80f5
 def write_bytes(path: Path, content: bytes) -> None:
@@ -165,6 +170,32 @@ def _listed_now(folder: Path) -> dict[str, str]:
 
 def _sums_bytes(sums: Mapping[str, str]) -> bytes:
     return ''.join(f'{digest}  {name}\n' for name, digest in sorted(sums.items())).encode()
+
+# %% ../nbs/19_files.ipynb #17d02bab
+def read_csv(path: Path) -> 'pd.DataFrame':
+    "A stored table, every digit kept. Raises `UserError` for a damaged one."
+    import pandas as pd
+    content = read_stored(path)
+    try: return pd.read_csv(io.BytesIO(content))
+    except ValueError as error: # pandas' own errors are among these
+        raise UserError(f'{path} is damaged ({error}): restore it, or remove it and repeat the runs') from None
+
+def read_arrays(path: Path) -> dict:
+    "The arrays of an npz file. Raises `UserError` for a damaged one."
+    import numpy as np
+    try:
+        with np.load(io.BytesIO(read_stored(path))) as arrays: return dict(arrays)
+    except UserError: raise
+    except Exception as error: # whatever a damaged archive makes of the readers
+        raise UserError(f'{path} is damaged ({type(error).__name__}): restore it, or remove its folder '
+                        'and repeat the run') from None
+
+def array_bytes(arrays: dict) -> bytes:
+    "Arrays as npz."
+    import numpy as np
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
 
 # %% ../nbs/19_files.ipynb #7129fd6f
 PACKAGES = ('binenc', 'torch', 'torchvision', 'numpy', 'scipy', 'scikit-learn')

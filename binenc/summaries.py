@@ -22,7 +22,8 @@ from .arms import ARMS, PAPER_ARMS
 from .errors import UserError
 from .experiment import SELECTION
 from .measures import MEASURES
-from .results import missing_line, read_arrays, read_csv, select
+from .files import read_arrays, read_csv
+from .results import missing_line, select
 from .run import DEFAULTS
 from .statistics import LEVEL, Summary, compare, summarise
 from .store import experiment_folder

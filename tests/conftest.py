@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from xdist.scheduler import LoadScopeScheduling
 
 from binenc.run import Run
 from helpers import BINENC, REPO, TINY, environment, run_notebook_here, settings
@@ -110,12 +111,38 @@ def compute(folder):
         (folder / f'{words[0]}.txt').write_text(done.stdout)
 
 
-LONG = ('test_extend.py', 'test_end_to_end.py', 'test_bad_input.py', 'test_resume.py', 'test_animation.py')
+# What takes longest comes first, so that processes side by side end at about the same time.
+LONG = (
+    'test_a_measure', 'test_command_stopped_in_every_way', 'test_sweep_interrupted_and_continued',
+    'test_sweep_says_what_it_does', 'test_a_schedule_and_a_field', 'test_docs.py', 'test_full_disk', 'test_an_arm',
+    'test_a_data_set', 'test_damaged_metrics', 'test_figures_without_the_runs', 'test_precision.py', 'test_package.py',
+    'test_attacks.py', 'test_protocols.py', 'test_two_jobs_on_one_run', 'test_killed_before_any_rename',
+    'test_report.py', 'test_torture.py',
+)
+# The tests of these files share what takes long to make, and run in one process.
+TOGETHER = ('test_docs.py', 'test_package.py', 'test_precision.py', 'test_report.py')
+
+
+class OneByOne(LoadScopeScheduling):
+    """Gives each process one test after the other, and the files in `TOGETHER` as a whole."""
+
+    def _split_scope(self, nodeid):
+        file = Path(nodeid.partition('::')[0]).name
+        return file if file in TOGETHER else nodeid
+
+
+def pytest_xdist_make_scheduler(config, log):
+    return OneByOne(config, log)
+
+
+def place(item):
+    """Where a test stands in `LONG`."""
+    names = item.path.name, getattr(item, 'originalname', item.name)
+    return min((LONG.index(name) for name in names if name in LONG), default=len(LONG))
 
 
 def pytest_collection_modifyitems(items):
-    """The files that take longest come first, so that two processes end at about the same time."""
-    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+    items.sort(key=place)
 
 
 def pytest_collection_finish():

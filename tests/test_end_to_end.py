@@ -252,7 +252,7 @@ def test_sweep_interrupted_and_continued(binenc, tmp_path):
     from binenc.training import train
 
     values = dict(
-        experiment='tiny', model='bin_enc,no_pen', replicate=0, lr='1e-3', **{**TINY, 'epochs': 150, 'log_every': 5}
+        experiment='tiny', model='bin_enc,no_pen', replicate=0, lr='1e-3', **{**TINY, 'epochs': 80, 'log_every': 5}
     )
     words = 'sweep', 'demo', '--jobs', 2, *settings(**values)
     process, results = start(*words, cwd=tmp_path), tmp_path / 'results'
