@@ -10,7 +10,7 @@ from binenc.training import train
 from helpers import BINENC, REPO, environment
 
 PROTOCOLS = [name for name in EXPERIMENTS if name.rpartition('-')[2] in ('rebuttal', 'iclr', 'lpc')]
-SMALL = dict(dataset='digits', train_images=100, epochs=3, log_every=3, precision='fp32', deepfool_images=0)
+SMALL = dict(dataset='digits', train_images=100, epochs=2, log_every=2, precision='fp32', deepfool_images=0)
 
 
 def test_all_protocols_are_here():
@@ -29,7 +29,7 @@ def test_protocol_is_planned_and_submitted(name, tmp_path):
 
 @pytest.mark.parametrize('name', PROTOCOLS)
 def test_protocol_trains(name, tmp_path):
-    """Its network, schedules and wide arm, for three epochs on a hundred digits."""
+    """Its network, schedules and wide arm, for two epochs on a hundred digits."""
     settings = SMALL | (dict(lr_from=1) if name.endswith('lpc') else {})
     run = expand(name, model='bin_enc_wide', replicate=0, **settings)[0]
     assert run.nodes == EXPERIMENTS[name].own['bin_enc_wide']['nodes']
