@@ -157,7 +157,7 @@ def long_history(table: 'pd.DataFrame') -> 'pd.DataFrame':
     return long.assign(split=split, metric=metric)[['id', *HISTORY]]
 
 # %% ../nbs/26_results.ipynb #2c6fcadf
-KEPT_BYTES = 900_000 # of latents or snapshots, before compression
+KEPT_BYTES = 3_600_000 # of the latents, the snapshots or the small weights of an experiment, before compression
 SMALL_WEIGHTS, LARGE_WEIGHTS = 200_000, 2_000_000 # bytes
 
 def keep_results(
@@ -203,14 +203,14 @@ def _at_default(values: 'pd.Series', field: str) -> bool:
     return bool(values.isna().all() if default is None else (values == default).all())
 
 # %% ../nbs/26_results.ipynb #20621a15
-def _thin_latents(arrays: dict) -> dict:
-    "`z`, `y`, `pred` of the train images and `classes`; every k-th image, so that they are small."
-    step = math.ceil(arrays['z_train'].nbytes / KEPT_BYTES)
+def _thin_latents(arrays: dict, most: float) -> dict:
+    "`z`, `y`, `pred` of the train images and `classes`; every k-th image, so that `z` has at most so many bytes."
+    step = math.ceil(arrays['z_train'].nbytes / most)
     about = {name: arrays[name] for name in ('classes', 'run') if name in arrays}
     return {name: arrays[f'{name}_train'][::step] for name in ('z', 'y', 'pred')} | about
 
-def _thin_snapshots(arrays: dict) -> dict:
-    step = math.ceil(arrays['z'].nbytes / KEPT_BYTES)
+def _thin_snapshots(arrays: dict, most: float) -> dict:
+    step = math.ceil(arrays['z'].nbytes / most)
     thin = {name: arrays[name][::step] for name in ('index', 'y')}
     return arrays | thin | {'z': arrays['z'][:, ::step]}
 
@@ -219,23 +219,26 @@ KEPT_ARRAYS = {'latents': _thin_latents, 'snapshots': _thin_snapshots} # folder 
 
 def kept_arrays(selected: 'pd.DataFrame', results_dir: str | Path) -> dict[str, bytes]: # by name of the file
     "`latents/<model>.npz` and `snapshots/<model>.npz` of each arm's first selected run."
-    files = {}
-    for row in selected.drop_duplicates('model').to_dict('records'):
+    first, files = selected.drop_duplicates('model'), {}
+    for row in first.to_dict('records'):
         for kind, thin in KEPT_ARRAYS.items():
             source = run_path(row['experiment'], row['id'], results_dir) / f'{kind}.npz'
             if source.exists(): # only the tables are in a clone, and a run may store no latents
-                files[f'{kind}/{row["model"]}.npz'] = array_bytes(thin(read_arrays(source)))
+                files[f'{kind}/{row["model"]}.npz'] = array_bytes(thin(read_arrays(source), KEPT_BYTES / len(first)))
     return files
 
 def kept_weights(selected: 'pd.DataFrame', results_dir: str | Path) -> dict[str, bytes]: # by name of the file
     "`weights/<id>.safetensors` of selected runs, where they are small enough."
-    first, files = set(selected.drop_duplicates('model').id), {}
-    for row in selected.to_dict('records'):
-        source = run_path(row['experiment'], row['id'], results_dir) / WEIGHTS
-        limit = LARGE_WEIGHTS if row['id'] in first and ARMS[row['model']].compresses else SMALL_WEIGHTS
-        if source.exists() and source.stat().st_size <= limit:
-            files[f'weights/{row["id"]}.safetensors'] = read_stored(source)
-    return files
+    first = set(selected.drop_duplicates('model').id)
+    paths = {row['id']: run_path(row['experiment'], row['id'], results_dir) / WEIGHTS
+             for row in selected.to_dict('records')}
+    sizes = {run_id: path.stat().st_size for run_id, path in paths.items() if path.exists()}
+    small = {run_id for run_id, size in sizes.items() if size <= SMALL_WEIGHTS}
+    if sum(sizes[run_id] for run_id in small) > KEPT_BYTES:
+        small &= first
+    compressed = first & set(selected.id[[ARMS[model].compresses for model in selected.model]])
+    kept = [run_id for run_id in sizes if run_id in small or run_id in compressed and sizes[run_id] <= LARGE_WEIGHTS]
+    return {f'weights/{run_id}.safetensors': read_stored(paths[run_id]) for run_id in kept}
 
 # %% ../nbs/26_results.ipynb #ad61b526
 def merge(
