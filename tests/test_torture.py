@@ -18,7 +18,7 @@ from binenc.store import keep_experiment, run_folder, stored_experiment, tidy
 from binenc.training import train
 from helpers import REPO, TINY, environment, stored
 
-COUNTS = {'kills': 8, 'damages': 6, 'inputs': 24}
+COUNTS = {'kills': 6, 'damages': 5, 'inputs': 24}
 
 
 @pytest.mark.parametrize('part', COUNTS)
