@@ -2,7 +2,7 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
-EXPERIMENTS ?= demo digits fashion
+EXPERIMENTS ?= demo digits fashion family
 RESULTS ?= results
 ROUNDS ?= 3
 

@@ -37,6 +37,12 @@ class Experiment:
     own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict) # arm -> its own fields; a list is a grid
     note: str = ''                   # which source it follows, where sources disagree
 
+    @property
+    def tuned(self) -> str:
+        "What differs between the runs of which one is selected, in words."
+        grids = any(isinstance(value, list | tuple) for fields in self.own.values() for value in fields.values())
+        return 'learning rate' + ' and own parameter' * grids
+
     def override(self, **settings) -> 'Experiment':
         "The same with other settings. An axis takes one value or a list. `experiment` renames it. Raises `UserError`."
         axes = {AXES[name]: _several(value) for name, value in settings.items() if name in AXES}

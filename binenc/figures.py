@@ -86,10 +86,11 @@ class StoredResults:
 
     def captions(self) -> list[str]:
         "How the learning rate was selected, what is missing, and what diverged."
-        rules = {e.selection: '; '.join(o.title for o in self.experiments if o.selection == e.selection)
-                 for e in self.experiments}
-        return [f'{titles}: learning rate with the best {SELECTION[rule]} for each model and replicate'
-                for rule, titles in rules.items()] + self.incomplete()
+        rules: dict[tuple[str, str], list[str]] = {}
+        for e in self.experiments:
+            rules.setdefault((e.tuned, e.selection), []).append(e.title)
+        return [f'{"; ".join(titles)}: {tuned} with the best {SELECTION[rule]} for each model and replicate'
+                for (tuned, rule), titles in rules.items()] + self.incomplete()
 
 def _distinct_titles(experiments: list[Experiment]) -> list[Experiment]:
     "Each title is the name of a column: two experiments of one title get their names beside it."

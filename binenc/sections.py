@@ -43,7 +43,7 @@ def run_section(results: StoredResults) -> str:
             ('models', ', '.join(ARMS[arm].label for arm in e.models)),
             ('replicates', f'{len(e.replicates)} (a seed each)'),
             ('learning rates', ', '.join(f'{lr:.3g}' for lr in e.lrs)),
-            ('selection', f'the learning rate with the best {SELECTION[e.selection]}, for each model and replicate'),
+            ('selection', f'the {e.tuned} with the best {SELECTION[e.selection]}, for each model and replicate'),
             *e.settings.items(), *((f'only {ARMS[arm].label}', _settings(own)) for arm, own in e.own.items())]
     missing = ''.join(paragraph(line) for line in results.incomplete())
     return missing + table(('what', 'value'), rows)
