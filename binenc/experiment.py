@@ -199,7 +199,7 @@ _FAMILY = (
                models=tuple(ARMS), lrs=(5e-4, 1e-3, 2e-3), replicates=FIVE,
                own=_own((1.061, 1.086, 1.109), (1.03, 1.045, 1.061))),
     Experiment('mnist-small-imbalanced', 'MNIST, 5,000 images, imbalanced', dict(
-        _SMALL, dataset='mnist-small', epochs=100, gamma_factor=1.086, imbalance=30.),
+        _SMALL, dataset='mnist-small', epochs=320, gamma_factor=1.0261, imbalance=30.),
         models=(*PAPER_ARMS, 'no_pen_compressed', 'no_pen_scl'), lrs=(5e-4, 1e-3, 2e-3), replicates=FIVE),
     Experiment('gamma', 'Digits, growth and end of gamma', dict(
         _SMALL, dataset='digits', log_every=100, deepfool_images=0, store_latents=False),
