@@ -5,7 +5,8 @@ Only the fork server of `binenc.kernels` imports this module.
 import os
 import signal
 
-for number in signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP: # the command that owns it decides when to end
+# the command that owns it decides when to end; Ctrl-C in a terminal reaches it too
+for number in signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP:
     signal.signal(number, signal.SIG_IGN)
 os.environ['MPLBACKEND'] = 'module://matplotlib_inline.backend_inline'
 

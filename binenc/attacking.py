@@ -257,14 +257,26 @@ def attack(
         raise UserError(f'no selected run of {experiment} has stored weights in {results_dir}: train it first')
     tidy(sources, results_dir)
     out.print(f'{len(sources)} of {selected} selected runs have stored weights')
-    todo = [run for run, source in sources.items() if again or not is_attacked(run, images, source, results_dir)]
+    unattacked = partial(_unattacked, sources, results_dir)
+    if again or unattacked(images):
+        images = min(images, _test_images(next(iter(sources)), data_dir))
+    todo = list(sources) if again else unattacked(images)
     execute = partial(execute_attacks, sources=sources, images=images, again=again)
     if todo and compute(experiment, todo, len(sources), jobs, results_dir, data_dir, execute): raise stopped()
-    done = [run for run, source in sources.items() if is_attacked(run, images, source, results_dir)]
+    left = unattacked(images)
+    done = [run for run in sources if run not in left]
     if done:
         out.print(f'stored in {keep_attacks(done, results_dir)}')
         show_attacks(done[0].experiment, settings or [], results_dir)
     if len(done) < len(sources): raise typer.Exit(1)
+
+def _unattacked(sources: dict[Run, Run | None], results_dir: Path, images: int) -> list[Run]:
+    return [run for run, source in sources.items() if not is_attacked(run, images, source, results_dir)]
+
+def _test_images(run: Run, data_dir: Path) -> int:
+    "How many there are: no more can be attacked."
+    from binenc.data import load_data
+    return len(load_data(run.dataset, data_dir, 'test').labels)
 
 def show_attacks(name: str, settings: list[str], results_dir: Path) -> None:
     "Draw the table and the figure, and print the table."

@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# On a borrowed machine without a scheduler: train an experiment for so many minutes, attack and draw what finished, and
+# pack the results into files of at most 15 MB. The same command continues where it stopped.
+#   slurm/borrowed.sh EXPERIMENT MINUTES FOLDER [--archive FILE] [OPTIONS OF binenc sweep]
+# An archive datasets/NAME.tar.* of images, as for the data set NAME, is unpacked to datasets/NAME. At home:
+#   cat FOLDER/EXPERIMENT.tar.gz.* | tar xz -C there && binenc merge there
+set -euo pipefail
+if [ $# -lt 3 ] || ! [[ $2 =~ ^[1-9][0-9]*$ ]]; then
+    sed -n '2,6s/^# \{0,1\}//p' "$0" >&2
+    exit 2
+fi
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source slurm/environment.sh
+name=$1 minutes=$2 out=$3
+sweep=(binenc sweep "$1")
+shift 3
+if [ "${1-}" = --archive ]; then
+    data=$(basename "$2")
+    mkdir -p "datasets/${data%%.tar*}"
+    tar xf "$2" -C "datasets/${data%%.tar*}"
+    shift 2
+fi
+for option in "$@"; do # the name under which the results are kept
+    case $option in experiment=*) name=${option#experiment=} ;; esac
+done
+
+# A signal lets the runs end their epochs and save checkpoints. One who does not within three minutes is ended.
+code=0
+timeout --signal=INT --kill-after=180 "${minutes}m" "${sweep[@]}" "$@" || code=$?
+[ $code = 124 ] && echo "$minutes minutes are over: the same command continues"
+
+# Attacks need the weights of selected runs, figures at least one finished run: what there is none of is said by them.
+binenc attack "$name" || true
+binenc figures "$name" > /dev/null
+
+# Tables, histories, thinned latents and snapshots are kept in the experiment's folder; the weights of every finished
+# run join them.
+staged=$(mktemp -d)
+trap 'rm -rf "$staged"' EXIT
+mkdir -p "$out" "$staged/$name/weights"
+rm -f "$out/$name".tar.gz.*
+tar c -C results --exclude="$name/runs" --exclude="$name/notebooks" "$name" | tar x -C "$staged"
+for run in "results/$name/runs"/*/; do
+    if [ -e "$run/metrics.json" ] && [ -e "$run/weights.safetensors" ]; then
+        cp "$run/weights.safetensors" "$staged/$name/weights/$(basename "$run").safetensors"
+    fi
+done
+tar cz -C "$staged" "$name" | split -b 15000000 -d - "$out/$name.tar.gz."
+du -ch "$out/$name".tar.gz.* | tail -n 1
+[ $code = 124 ] || exit $code

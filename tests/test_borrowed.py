@@ -1,0 +1,84 @@
+"""A borrowed machine without a scheduler: what finished in the time is attacked, packed, and comes home whole."""
+
+import io
+import shutil
+import subprocess
+import tarfile
+from itertools import product
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from binenc.experiment import expand
+from binenc.files import check_stored, read_json
+from binenc.store import runs_with_weights, stored_experiment
+from helpers import BINENC, REPO, TINY, environment, settings
+
+ONE = dict(experiment='lent', model='bin_enc', replicate='0,1', lr='1e-3', **TINY)
+
+
+def run(*words, cwd):
+    """A command with the environment of these tests; its exit status and what it said."""
+    env = environment() | {'PATH': f'{BINENC.parent}:{environment()["PATH"]}'}
+    return subprocess.run([str(word) for word in words], cwd=cwd, env=env, capture_output=True, text=True)
+
+
+def copied(folder):
+    """What the script needs of the repository."""
+    shutil.copytree(REPO / 'slurm', folder / 'slurm')
+    return folder / 'slurm' / 'borrowed.sh'
+
+
+def archive(path):
+    """Small images of two classes, dark and bright, as a packed image folder."""
+    noise = np.random.default_rng(0)
+    with tarfile.open(path, 'w:xz') as packed:
+        for split, name, i in product(('train', 'test'), ('bright', 'dark'), range(40)):
+            file = io.BytesIO()
+            pixels = noise.integers(0, 100, (8, 8)) + 100 * (name == 'bright')
+            Image.fromarray(pixels.astype(np.uint8)).save(file, 'png')
+            about = tarfile.TarInfo(f'{split}/{name}/{i}.png')
+            about.size = file.tell()
+            packed.addfile(about, io.BytesIO(file.getvalue()))
+    return path
+
+
+def test_from_training_to_the_table_at_home(tmp_path):
+    """Two runs on packed images, attacked, packed in parts, merged elsewhere: with numbers, attacks and weights."""
+    borrowed = tmp_path / 'borrowed'
+    words = '--archive', archive(tmp_path / 'mine.tar.xz'), *settings(dataset='folder:datasets/mine', **ONE)
+    done = run(copied(borrowed), 'demo', 5, tmp_path / 'out', *words, '--jobs', 2, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    parts = sorted((tmp_path / 'out').glob('lent.tar.gz.*'))
+    assert parts and all(part.stat().st_size <= 15_000_000 for part in parts)
+    (tmp_path / 'there').mkdir()
+    unpack = f'cat {tmp_path}/out/lent.tar.gz.* | tar xz -C {tmp_path}/there'
+    subprocess.run(unpack, shell=True, check=True)
+    assert not check_stored(tmp_path / 'there' / 'lent')
+    done = run(BINENC, 'merge', tmp_path / 'there', cwd=tmp_path)
+    assert done.returncode == 0 and '2 runs added' in done.stdout, done.stdout + done.stderr
+    runs = expand(stored_experiment('lent', tmp_path / 'results'))
+    assert len(runs_with_weights(runs, tmp_path / 'results')) == 2
+    table = pd.read_csv(tmp_path / 'results' / 'lent' / 'runs.csv')
+    assert table.finished.all() and pd.read_csv(tmp_path / 'results' / 'lent' / 'attacks.csv').id.nunique() == 2
+
+
+def test_time_is_over(tmp_path):
+    """The sweep is stopped in order, whatever it was doing, and the same command continues."""
+    script = copied(tmp_path / 'borrowed')
+    script.write_text(script.read_text().replace('"${minutes}m"', '"${minutes}s"'))
+    values = ONE | {'epochs': 100_000, 'gamma_factor': 1.0, 'replicate': '0'}
+    for seconds in 3, 12:
+        done = run(script, 'demo', seconds, tmp_path / 'out', *settings(**values), '--jobs', 1, cwd=tmp_path)
+        assert f'{seconds} minutes are over: the same command continues' in done.stdout, done.stdout + done.stderr
+        assert done.returncode == 1 and 'no run has finished yet' in done.stderr
+        assert 'Traceback' not in done.stdout + done.stderr
+    [progress] = (tmp_path / 'borrowed' / 'results' / 'lent' / 'runs').glob('*/progress.json')
+    assert read_json(progress)['epoch'] > 0
+
+
+def test_how_to_use_it(tmp_path):
+    """Without a number of minutes it says what it wants."""
+    done = run(copied(tmp_path / 'borrowed'), 'demo', 'soon', 'out', cwd=tmp_path)
+    assert done.returncode == 2 and 'slurm/borrowed.sh EXPERIMENT MINUTES FOLDER' in done.stderr
