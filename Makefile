@@ -57,8 +57,9 @@ bench: $(VENV)/.binenc ## ours against plain baselines, row by row
 figures: $(VENV)/.binenc ## draw the committed figures again from the committed tables
 	for experiment in $(EXPERIMENTS); do $(BIN)/binenc figures $$experiment --results $(RESULTS) || exit 1; done
 
-docs: $(VENV)/.binenc ## the book: chapters, reference and reports as a site in _docs/, made without the internet
-	$(BIN)/python .ci/docs.py
+docs: $(VENV)/.binenc ## the book: chapters, reference and reports as a site in _docs/, without the internet
+	$(BIN)/python .ci/docs.py _docs $(EXPERIMENTS)
+	BINENC_BOOK=_docs $(BIN)/python -m pytest -q tests/test_docs.py
 
 notebooks: $(VENV)/.binenc ## execute every notebook in nbs/ in place
 	PATH="$(abspath $(BIN)):$$PATH" .ci/execute_notebooks

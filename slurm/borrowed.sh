@@ -2,31 +2,35 @@
 # On a borrowed machine without a scheduler: train an experiment for so many minutes, attack and draw what finished, and
 # pack the results into files of at most 15 MB. The same command continues where it stopped.
 #   slurm/borrowed.sh EXPERIMENT MINUTES FOLDER [--archive FILE] [OPTIONS OF binenc sweep]
-# An archive datasets/NAME.tar.* of images, as for the data set NAME, is unpacked to datasets/NAME. At home:
-#   cat FOLDER/EXPERIMENT.tar.gz.* | tar xz -C there && binenc merge there
+# FILE is NAME.tar.*, a packed folder of images (train/ and test/), and is unpacked to datasets/NAME. Ctrl-C ends the
+# training early. At home: cat FOLDER/EXPERIMENT.tar.gz.* | tar xz -C there && binenc merge there
 set -euo pipefail
 if [ $# -lt 3 ] || ! [[ $2 =~ ^[1-9][0-9]*$ ]]; then
     sed -n '2,6s/^# \{0,1\}//p' "$0" >&2
     exit 2
 fi
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
-source slurm/environment.sh
-name=$1 minutes=$2 out=$3
+name=$1 minutes=$2 out=$(realpath -m "$3") # relative folders mean those of the caller
 sweep=(binenc sweep "$1")
 shift 3
+archive=
 if [ "${1-}" = --archive ]; then
-    data=$(basename "$2")
-    mkdir -p "datasets/${data%%.tar*}"
-    tar xf "$2" -C "datasets/${data%%.tar*}"
+    archive=$(realpath "$2")
     shift 2
+fi
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source slurm/environment.sh
+if [ "$archive" ]; then
+    data=$(basename "$archive")
+    mkdir -p "datasets/${data%%.tar*}"
+    tar xf "$archive" -C "datasets/${data%%.tar*}"
 fi
 for option in "$@"; do # the name under which the results are kept
     case $option in experiment=*) name=${option#experiment=} ;; esac
 done
 
-# A signal lets the runs end their epochs and save checkpoints. One who does not within three minutes is ended.
+# A signal lets the runs end their epochs and save checkpoints. What has not ended in three minutes is killed.
 code=0
-timeout --signal=INT --kill-after=180 "${minutes}m" "${sweep[@]}" "$@" || code=$?
+timeout --foreground --signal=INT --kill-after=180 "${minutes}m" "${sweep[@]}" "$@" || code=$?
 [ $code = 124 ] && echo "$minutes minutes are over: the same command continues"
 
 # Attacks need the weights of selected runs, figures at least one finished run: what there is none of is said by them.

@@ -11,7 +11,7 @@ import pandas as pd
 from PIL import Image
 
 from binenc.experiment import expand
-from binenc.files import check_stored, read_json
+from binenc.files import check_stored
 from binenc.store import runs_with_weights, stored_experiment
 from helpers import BINENC, REPO, TINY, environment, settings
 
@@ -34,7 +34,7 @@ def archive(path):
     """Small images of two classes, dark and bright, as a packed image folder."""
     noise = np.random.default_rng(0)
     with tarfile.open(path, 'w:xz') as packed:
-        for split, name, i in product(('train', 'test'), ('bright', 'dark'), range(40)):
+        for split, name, i in product(('train', 'test'), ('bright', 'dark'), range(15)):
             file = io.BytesIO()
             pixels = noise.integers(0, 100, (8, 8)) + 100 * (name == 'bright')
             Image.fromarray(pixels.astype(np.uint8)).save(file, 'png')
@@ -47,8 +47,8 @@ def archive(path):
 def test_from_training_to_the_table_at_home(tmp_path):
     """Two runs on packed images, attacked, packed in parts, merged elsewhere: with numbers, attacks and weights."""
     borrowed = tmp_path / 'borrowed'
-    words = '--archive', archive(tmp_path / 'mine.tar.xz'), *settings(dataset='folder:datasets/mine', **ONE)
-    done = run(copied(borrowed), 'demo', 5, tmp_path / 'out', *words, '--jobs', 2, cwd=tmp_path)
+    words = '--archive', archive(tmp_path / 'mine.tar.xz').name, *settings(dataset='folder:datasets/mine', **ONE)
+    done = run(copied(borrowed), 'demo', 5, 'out', *words, '--jobs', 2, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     parts = sorted((tmp_path / 'out').glob('lent.tar.gz.*'))
     assert parts and all(part.stat().st_size <= 15_000_000 for part in parts)
@@ -65,17 +65,14 @@ def test_from_training_to_the_table_at_home(tmp_path):
 
 
 def test_time_is_over(tmp_path):
-    """The sweep is stopped in order, whatever it was doing, and the same command continues."""
+    """The sweep is stopped in order, here while kernels still start, and the same command continues."""
     script = copied(tmp_path / 'borrowed')
     script.write_text(script.read_text().replace('"${minutes}m"', '"${minutes}s"'))
-    values = ONE | {'epochs': 100_000, 'gamma_factor': 1.0, 'replicate': '0'}
-    for seconds in 3, 12:
-        done = run(script, 'demo', seconds, tmp_path / 'out', *settings(**values), '--jobs', 1, cwd=tmp_path)
-        assert f'{seconds} minutes are over: the same command continues' in done.stdout, done.stdout + done.stderr
-        assert done.returncode == 1 and 'no run has finished yet' in done.stderr
-        assert 'Traceback' not in done.stdout + done.stderr
-    [progress] = (tmp_path / 'borrowed' / 'results' / 'lent' / 'runs').glob('*/progress.json')
-    assert read_json(progress)['epoch'] > 0
+    words = 'demo', 4, 'out', *settings(**ONE | {'epochs': 100_000, 'gamma_factor': 1.0}), '--jobs', 1
+    done = run(script, *words, cwd=tmp_path)
+    assert '4 minutes are over: the same command continues' in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 1 and 'no run has finished yet' in done.stderr
+    assert 'Traceback' not in done.stdout + done.stderr
 
 
 def test_how_to_use_it(tmp_path):

@@ -94,10 +94,11 @@ def test_every_arm_and_schedule_is_continued(run, tmp_path, monkeypatch):
     assert stored(run, tmp_path / 'parts') == stored(run, tmp_path / 'whole')
 
 
-def test_killed_before_any_rename(tiny, trained, tmp_path):
+def test_killed_before_any_rename(tmp_path):
     """SIGKILL at each moment that a file gets its name, those between the renames of the checkpoints too; then
     continued."""
-    number = 0
+    tiny, trained, number = Run(**{**TINY, 'epochs': 3, 'log_every': 3}), tmp_path / 'whole', 0
+    train(tiny, trained)
     while True:
         results = tmp_path / str(number)
         process = in_process(die_at_rename, number, tiny, results)

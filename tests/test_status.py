@@ -74,7 +74,7 @@ runpy.run_module('binenc', run_name='__main__')
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize('module', ['typer', 'binenc.launch', 'torch'])
+@pytest.mark.parametrize('module', ['typer', 'torch'])
 def test_signals_before_anything_began(number, module, tmp_path):
     """A signal while modules are still imported ends the command without a traceback, and leaves nothing half made."""
     command = [sys.executable, '-c', SIGNALLED, str(int(number)), module, *map(str, WORDS)]
