@@ -58,6 +58,7 @@ figures: $(VENV)/.binenc ## draw the committed figures again from the committed 
 	for experiment in $(EXPERIMENTS); do $(BIN)/binenc figures $$experiment --results $(RESULTS) || exit 1; done
 
 docs: $(VENV)/.binenc ## the book: chapters, reference and reports as a site in _docs/, without the internet
+	rm -rf _docs
 	$(BIN)/python .ci/docs.py _docs $(EXPERIMENTS)
 	BINENC_BOOK=_docs $(BIN)/python -m pytest -q tests/test_docs.py
 

@@ -60,10 +60,12 @@ CONFIG = {
 
 def build(folder, experiments):
     """Write the site below a folder, with reports of some experiments, and say where its first page is."""
-    with tempfile.TemporaryDirectory() as source:
-        write_sources(Path(source), experiments)
-        site = Sphinx(source, None, folder, Path(source, '.doctrees'), 'html', CONFIG, status=None, warningiserror=True)
-        site.build()
+    with tempfile.TemporaryDirectory() as work: # myst-nb writes beside the site too
+        source, site = Path(work, 'source'), Path(work, 'site')
+        source.mkdir()
+        write_sources(source, experiments)
+        Sphinx(source, None, site, Path(work, 'doctrees'), 'html', CONFIG, status=None, warningiserror=True).build()
+        shutil.copytree(site, folder, dirs_exist_ok=True)
     shutil.copytree(REPO / 'results', folder / 'results', ignore=only_pictures_and_tables, dirs_exist_ok=True)
     write_reports(folder / 'reports', experiments)
     print(f'the book is built; open it in a browser: {(folder / "index.html").absolute().as_uri()}')

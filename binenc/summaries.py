@@ -21,8 +21,8 @@ import pandas as pd
 from .arms import ARMS, PAPER_ARMS
 from .errors import UserError
 from .experiment import SELECTION
-from .measures import MEASURES
 from .files import read_arrays, read_csv
+from .measures import MEASURES
 from .results import missing_line, select
 from .run import DEFAULTS
 from .statistics import LEVEL, Summary, compare, summarise

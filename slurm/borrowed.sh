@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # On a borrowed machine without a scheduler: train an experiment for so many minutes, attack and draw what finished, and
 # pack the results into files of at most 15 MB. The same command continues where it stopped.
-#   slurm/borrowed.sh EXPERIMENT MINUTES FOLDER [--archive FILE] [OPTIONS OF binenc sweep]
+#   slurm/borrowed.sh EXPERIMENT MINUTES FOLDER [--archive FILE] [--set FIELD=VALUE ...] [--jobs N]
 # FILE is NAME.tar.*, a packed folder of images (train/ and test/), and is unpacked to datasets/NAME. Ctrl-C ends the
 # training early. At home: cat FOLDER/EXPERIMENT.tar.gz.* | tar xz -C there && binenc merge there
 set -euo pipefail
@@ -33,8 +33,9 @@ code=0
 timeout --foreground --signal=INT --kill-after=180 "${minutes}m" "${sweep[@]}" "$@" || code=$?
 [ $code = 124 ] && echo "$minutes minutes are over: the same command continues"
 
-# Attacks need the weights of selected runs, figures at least one finished run: what there is none of is said by them.
-binenc attack "$name" || true
+# Both say it where no run has finished yet. Attacks that fail do not keep the rest from being packed.
+attacked=0
+binenc attack "$name" || attacked=$?
 binenc figures "$name" > /dev/null
 
 # Tables, histories, thinned latents and snapshots are kept in the experiment's folder; the weights of every finished
@@ -51,4 +52,5 @@ for run in "results/$name/runs"/*/; do
 done
 tar cz -C "$staged" "$name" | split -b 15000000 -d - "$out/$name.tar.gz."
 du -ch "$out/$name".tar.gz.* | tail -n 1
-[ $code = 124 ] || exit $code
+[ $code = 124 ] && code=0
+exit $((code ? code : attacked))
