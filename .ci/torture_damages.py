@@ -108,7 +108,7 @@ DAMAGES = (flip_digit, truncate, halve_lines, empty, zeros, swap, delete, folder
 FILES = (  # pattern, weight
     ('runs/*/metrics.json', 4), ('runs/*/history.csv', 3), ('runs/*/run.json', 3), ('runs/*/latents.npz', 2),
     ('runs/*/snapshots.npz', 2), ('runs/*/weights.safetensors', 2), ('runs/*/SHA256SUMS', 2), ('SHA256SUMS', 2),
-    ('runs/*/progress.json', 1), ('experiment.json', 3), ('runs.csv', 3), ('selected.csv', 1), ('history.csv', 2),
+    ('runs/*/progress.json', 1), ('experiment.json', 3), ('runs.csv', 3), ('selected.csv', 1), ('history.csv.gz', 2),
     ('latents/*', 1), ('snapshots/*', 1), ('weights/*', 1),
 )
 UNFINISHED = (('checkpoint.pt', 3), ('checkpoint-previous.pt', 1), ('lock', 2), ('failed.json', 2), ('stop', 1),

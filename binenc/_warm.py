@@ -12,8 +12,6 @@ os.environ['MPLBACKEND'] = 'module://matplotlib_inline.backend_inline'
 
 import ipykernel.kernelapp # noqa: E402, F401
 import matplotlib.pyplot # noqa: E402, F401
-import sklearn.datasets # noqa: E402, F401
-import torch._dynamo # noqa: E402, F401 - every optimizer imports it, which takes two seconds
 
-import binenc.measuring # noqa: E402, F401
+import binenc.figures # noqa: E402, F401
 import binenc.summaries # noqa: E402, F401

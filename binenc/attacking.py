@@ -21,7 +21,7 @@ from .console import (
     DATA, RESULTS, DataDir, Jobs, Name, ResultsDir, Settings, app, chosen, compute, out, stopped)
 from .errors import UserError
 from .experiment import Experiment, expand
-from .files import digest, read_bytes, read_csv, write_stored
+from .files import digest, read_bytes, read_csv, table_bytes, table_path, write_stored
 from .run import Run
 from .store import KEPT_FILES, experiment_folder, run_folder, tidy, weights_path
 
@@ -63,7 +63,7 @@ def stored_rows(run: Run, results_dir: str | Path = 'results') -> 'pd.DataFrame'
     in the test set, `relative` |r| / |x| of normalised images, `pixel` |r| of pixels from 0 to 1, `pixel_relative`
     |r| / |x| of these. Raises `UserError` for a damaged table."""
     import pandas as pd
-    own, kept = run_folder(run, results_dir) / TABLE, experiment_folder(run.experiment, results_dir) / TABLE
+    own, kept = run_folder(run, results_dir) / TABLE, table_path(experiment_folder(run.experiment, results_dir), TABLE)
     if own.exists():
         rows = read_csv(own)
     else:
@@ -144,7 +144,7 @@ CAPTION = ('Smallest perturbation |r|/|x| of each correctly classified image ove
 
 def stored_attacks(results: 'StoredResults', name: str) -> 'pd.DataFrame | None':
     "The rows of an experiment's selected runs, with id and model; None where nothing is stored."
-    path = experiment_folder(name, results.results_dir) / TABLE
+    path = table_path(experiment_folder(name, results.results_dir), TABLE)
     if not path.exists(): return None
     rows = read_csv(path).merge(results.selected[name][['id', 'model']], on='id')
     return rows if len(rows) else None
@@ -212,13 +212,14 @@ def keep_attacks(runs: list[Run], results_dir: str | Path = 'results') -> Path:
     "Write the experiment's table: the rows of these runs, and of other runs those that it has."
     import pandas as pd
     folder = experiment_folder(runs[0].experiment, results_dir)
+    path = table_path(folder, TABLE)
     parts = [stored_rows(run, results_dir).assign(id=run.id)[['id', *ROW]] for run in runs]
-    if (folder / TABLE).exists():
-        kept = read_csv(folder / TABLE)
+    if path.exists():
+        kept = read_csv(path)
         parts.append(kept[~kept.id.isin([run.id for run in runs])])
     table = pd.concat([part for part in parts if len(part)], ignore_index=True)
-    write_stored(folder, {TABLE: table.to_csv(index=False).encode()}, adopt=KEPT_FILES)
-    return folder / TABLE
+    write_stored(folder, {path.name: table_bytes(table, path)}, adopt=KEPT_FILES)
+    return path
 
 def execute_attacks(
     run: Run,
@@ -275,8 +276,8 @@ def _unattacked(sources: dict[Run, Run | None], results_dir: Path, images: int) 
 
 def _test_images(run: Run, data_dir: Path) -> int:
     "How many there are: no more can be attacked."
-    from binenc.data import load_data
-    return len(load_data(run.dataset, data_dir, 'test').labels)
+    from binenc.datasets import dataset_info
+    return len(dataset_info(run.dataset).load(Path(data_dir), 'test').labels)
 
 def show_attacks(name: str, settings: list[str], results_dir: Path) -> None:
     "Draw the table and the figure, and print the table."

@@ -237,8 +237,8 @@ def keep_report(report: dict, results_dir: str | Path = 'results') -> None:
 def verdict_table(reports: Mapping[str, dict]) -> 'pd.DataFrame': # by title
     "A row for each claim, a column for each experiment."
     import pandas as pd
-    columns = {title + (' (partial)' if r['partial'] else ''): [verdict_cell(c) for c in r['claims'].values()]
-               for title, r in reports.items()}
+    columns = {title + (' (partial)' if r['partial'] else '') + f', n = {r["n"]}': [
+        verdict_cell(c).replace(f' (n = {r["n"]})', '') for c in r['claims'].values()] for title, r in reports.items()}
     return pd.DataFrame({'claim': [f'{claim.name}: {claim.sentence}' for claim in CLAIMS]} | columns)
 
 def judged_experiments(
@@ -259,8 +259,8 @@ def verdict_markdown(reports: Mapping[str, dict], refused: Iterable[str] = ()) -
     "The table of verdicts, and which experiments are not in it."
     from binenc.summaries import markdown_table
     table = markdown_table(verdict_table(reports)) if reports else ''
-    how = ('\nBinEnc against every other model that the claim names; shown is the comparison that decides. 95% level, '
-           'paired by replicate, Holm across claims.\n') if reports else ''
+    how = ('\nBinEnc against every other of the four models (*binary* and *vertices*: LinPen); shown is the comparison '
+           'that decides. 95% level, paired by replicate, Holm across claims.\n') if reports else ''
     return table + how + ''.join(f'\n{line}\n' for line in refused)
 
 def verdict_cell(claim: dict) -> str:

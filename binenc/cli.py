@@ -48,12 +48,11 @@ def data(
     data_dir: DataDir = DATA,
 ):
     "Fetch or find a data set and say where it is."
-    from binenc.data import load_data
     from binenc.datasets import DATASETS, dataset_info
     if name not in DATASETS and name in EXPERIMENTS:
         name = expand(name)[0].dataset
     for split in 'train', 'test':
-        images = load_data(name, data_dir, split)
+        images = dataset_info(name).load(data_dir, split)
         n, c, h, w = images.images.shape
         out.print(f'{name} {split}: {n:,} images, {c}x{h}x{w}, {len(images.classes)} classes')
     out.print(f'in {dataset_info(name).place(data_dir)}')
@@ -143,6 +142,7 @@ def sweep(
 def sweep_all(e: Experiment, jobs: int | None, wait: bool, results_dir: Path, data_dir: Path,
               ) -> bool: # whether it was interrupted
     "Compute what is pending; then, if that is wanted, wait for what others compute, and take over what they leave."
+    from binenc.kernels import call_warm
     from binenc.launch import execute, pending
     from binenc.status import wait_for_others
     runs, tried = expand(e), set()
@@ -150,7 +150,7 @@ def sweep_all(e: Experiment, jobs: int | None, wait: bool, results_dir: Path, da
         todo = [run for run in pending(runs, results_dir) if run not in tried]
         tried |= {*todo}
         if todo:
-            check_can_train(todo[0], data_dir)
+            call_warm(check_can_train, todo[0], data_dir)
             keep_experiment(e, results_dir)
             if compute(e.name, todo, len(runs), jobs, results_dir, data_dir, execute): return True
         if not wait or not wait_for_others(runs, results_dir): return False
@@ -207,7 +207,7 @@ def numbers_before(runs: list[Run], results_dir: Path) -> dict[Run, dict[str, fl
 
 def difference_line(before: dict[Run, dict[str, float]], results_dir: Path) -> str:
     "How far the new numbers are from those that were stored."
-    from binenc.measuring import largest_difference
+    from binenc.measures import largest_difference
     pairs = ((run, largest_difference(old, run_folder(run, results_dir).metrics or {})) for run, old in before.items())
     run, (difference, column) = max(pairs, key=lambda pair: pair[1][0])
     where = f' ({column} of {run.id})' if column else ''

@@ -21,6 +21,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from PIL import Image
 
 from .arms import ARMS
 from .errors import UserError
@@ -46,9 +47,8 @@ def grid(
 ) -> tuple[Figure, np.ndarray]: # axes are (rows, columns)
     "A figure of one column's width for one experiment, and of up to a page's for more."
     use_style()
-    width = min(PAGE, max(COLUMN, columns * COLUMN * 0.75)) if columns > 1 else COLUMN
-    return plt.subplots(rows, columns, figsize=(width, rows * height + 0.35), squeeze=False, layout='constrained',
-                        sharex='col')
+    size = min(PAGE, max(COLUMN, columns * COLUMN * 0.75)), rows * height + 0.35
+    return plt.subplots(rows, columns, figsize=size, squeeze=False, layout='constrained', sharex='col')
 
 # %% ../nbs/27_figures.ipynb #570cd879
 class StoredResults:
@@ -106,8 +106,7 @@ def draw_curve(ax: Axes, curve: pd.DataFrame, arm: str, log: bool = False, top: 
                                                label=ARMS[arm].label) | style)
     low, high = curve['mean'] - curve['std'], (curve['mean'] + curve['std']).clip(upper=top)
     low = low.clip(lower=curve['mean'] / 10) if log else low
-    if curve['std'].notna().any():
-        ax.fill_between(curve.index, low, high, color=look.colour, alpha=0.2, linewidth=0)
+    ax.fill_between(curve.index, low, high, color=look.colour, alpha=0.2, linewidth=0) # nothing where n is 1
 
 def draw_curves(ax: Axes, results: StoredResults, experiment: str, measure: str, arms: Iterable[str],
                 splits: Iterable[str] = ('train',), log: bool = False) -> None:
@@ -130,10 +129,9 @@ def curves(
     for column, e in zip(axes.T, results.experiments, strict=True):
         column[0].set_title(e.title)
         column[-1].set_xlabel('epoch')
-        for ax, (measure, split, _, arms, log) in zip(column, rows, strict=True):
+        for ax, (measure, split, label, arms, log) in zip(column, rows, strict=True):
             draw_curves(ax, results, e.name, measure, arms, (split,), log)
-    for ax, (_, _, label, _, _) in zip(axes[:, 0], rows, strict=True):
-        ax.set_ylabel(label)
+            ax.set_ylabel(label if ax in axes[:, 0] else '')
     _legend_above(fig, axes)
     return fig
 
@@ -251,7 +249,7 @@ def histogram_figure(results: StoredResults, node: int = 0) -> Figure:
 # %% ../nbs/27_figures.ipynb #8832a466
 def coded_arm(results: StoredResults, experiment: str) -> str:
     "The arm whose codes are shown: the first compressed one with stored latents, else the first. Raises `UserError`."
-    stored = [arm for arm in results.arms_of(experiment) if latents_of(results, experiment, arm) is not None]
+    stored = [arm for arm in results.arms_of(experiment) if latents_of(results, experiment, arm)]
     if not stored: raise UserError(f'{experiment} has no stored latents: run it with --set store_latents=true')
     return next((arm for arm in stored if ARMS[arm].compresses), stored[0])
 
@@ -277,8 +275,8 @@ def draw_codes(ax: Axes, table: pd.DataFrame, colour: str) -> None:
         ax.text(j, i, bit, ha='center', va='center', fontsize=7, color='white' if bit else 'black')
     for i, share in enumerate(table.share):
         ax.text(bits.shape[1] - 0.4, i, f'{share:.1%}', va='center', fontsize=7)
-    ax.set(yticks=range(len(table)), yticklabels=table['class'], xticks=range(bits.shape[1]),
-           xticklabels=range(1, bits.shape[1] + 1), xlabel='bit (right: share on the code)')
+    ax.set(yticks=range(len(table)), yticklabels=table['class'], xlabel='bit (right: share on the code)')
+    ax.set_xticks(range(bits.shape[1]), range(1, bits.shape[1] + 1))
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
 
@@ -300,6 +298,8 @@ def save_figure(fig: Figure, folder: str | Path, name: str) -> list[Path]:
     paths[0].parent.mkdir(parents=True, exist_ok=True)
     fig.savefig(paths[0], metadata={'CreationDate': None})
     fig.savefig(paths[1], metadata={'Software': None})
+    with Image.open(paths[1]) as picture: # 256 colours are enough for a drawing, and a third of the bytes
+        picture.convert('RGB').quantize(dither=Image.Dither.NONE).save(paths[1], optimize=True)
     return paths
 
 def output_folder(

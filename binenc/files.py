@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['SUMS', 'NEXT_SUMS', 'PACKAGES', 'write_bytes', 'remove_parts', 'write_json', 'json_bytes', 'read_bytes', 'read_json',
            'sums_in', 'digest', 'read_stored', 'write_stored', 'sums_of', 'check_stored', 'settle', 'read_csv',
-           'read_arrays', 'array_bytes', 'package_version', 'git', 'provenance']
+           'table_path', 'table_bytes', 'read_arrays', 'array_bytes', 'package_version', 'git', 'provenance']
 
 # %% ../nbs/19_files.ipynb #63b2b9fc
+import gzip
 import hashlib
 import io
 import json
@@ -18,6 +19,7 @@ import re
 import shutil
 import subprocess
 import uuid
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
@@ -176,9 +178,19 @@ def read_csv(path: Path) -> 'pd.DataFrame':
     "A stored table, every digit kept. Raises `UserError` for a damaged one."
     import pandas as pd
     content = read_stored(path)
-    try: return pd.read_csv(io.BytesIO(content))
-    except ValueError as error: # pandas' own errors are among these
+    try: return pd.read_csv(io.BytesIO(gzip.decompress(content) if path.suffix == '.gz' else content))
+    except (ValueError, OSError, EOFError, zlib.error) as error: # pandas' own errors are among the first
         raise UserError(f'{path} is damaged ({error}): restore it, or remove it and repeat the runs') from None
+
+def table_path(folder: Path, name: str) -> Path:
+    "Where a large table is: `<name>.gz`, or as it is where an earlier version has left it so."
+    plain = folder / name
+    return plain if plain.exists() else folder / f'{name}.gz'
+
+def table_bytes(table: 'pd.DataFrame', path: Path) -> bytes:
+    "A table as it is stored there; the same table gives the same bytes."
+    content = table.to_csv(index=False).encode()
+    return gzip.compress(content, mtime=0) if path.suffix == '.gz' else content
 
 def read_arrays(path: Path) -> dict:
     "The arrays of an npz file. Raises `UserError` for a damaged one."

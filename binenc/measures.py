@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EACH_SPLIT', 'AT_THE_END', 'GROUPED', 'MEASURES', 'Measure', 'most_codes', 'best_min_hamming', 'best_maxangle',
-           'best_one_vs_rest', 'wanted_measures']
+           'best_one_vs_rest', 'wanted_measures', 'largest_difference']
 
 # %% ../nbs/11_measures.ipynb #4eb0f8d1
 import math
@@ -174,3 +174,17 @@ def wanted_measures(only: Iterable[str] = ()) -> list[Measure]: # all without na
     for name in only:
         if name not in MEASURES: raise unknown('measure', name, MEASURES)
     return [m for m in MEASURES.values() if not only or m.name in only]
+
+# %% ../nbs/11_measures.ipynb #c42758e2
+def largest_difference(
+    before: dict[str, float],
+    now: dict[str, float],
+) -> tuple[float, str]: # relative difference and the column; 0 and nothing if no column is in both
+    "The number that differs most from the stored one. NaN equals NaN."
+    differences = [(_relative(before[column], now[column]), column) for column in now if before.get(column) is not None]
+    return max(differences, default=(0., ''))
+
+def _relative(a: float, b: float) -> float:
+    if a == b or math.isnan(a) and math.isnan(b): return 0.
+    difference = abs(a - b) / max(abs(a), abs(b))
+    return math.inf if math.isnan(difference) else difference

@@ -15,10 +15,11 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .arms import ARMS
+from .arms import PAPER_ARMS
 from .errors import UserError, unknown
 from .experiment import SELECTION, Experiment, expand
-from .files import array_bytes, check_stored, read_arrays, read_csv, read_json, read_stored, write_stored
+from .files import (
+    array_bytes, check_stored, read_arrays, read_csv, read_json, read_stored, table_bytes, table_path, write_stored)
 from .locks import keeping, owner_of
 from .run import DEFAULTS, fields_of
 from .store import (
@@ -122,7 +123,7 @@ def _history(row: dict, epochs: int, kept: 'pd.DataFrame | None', results_dir: s
     "The history of one run, from its folder or from the experiment's table."
     path = run_path(row['experiment'], row['id'], results_dir) / 'history.csv'
     if not path.exists() and (kept is None or row['id'] not in set(kept.id)):
-        table = experiment_folder(row['experiment'], results_dir) / 'history.csv'
+        table = table_path(experiment_folder(row['experiment'], results_dir), 'history.csv')
         raise UserError(f'the history of run {row["id"]} is neither in its folder nor in {table}, which has those of '
                         'selected runs: select the same runs as before, or repeat this one')
     part = read_history(path).dropna() if path.exists() else kept[kept.id == row['id']][HISTORY]
@@ -132,7 +133,7 @@ def _history(row: dict, epochs: int, kept: 'pd.DataFrame | None', results_dir: s
 
 def kept_history(name: str, results_dir: str | Path = 'results') -> 'pd.DataFrame | None':
     "The histories of an experiment's selected runs, long: id, epoch, split, metric, value. None without a table."
-    path = experiment_folder(name, results_dir) / 'history.csv'
+    path = table_path(experiment_folder(name, results_dir), 'history.csv')
     if not path.exists(): return None
     renamed = {row['id']: new for new, row in kept_rows(name, results_dir).items() if row['id'] != new}
     history = read_csv(path)
@@ -179,8 +180,8 @@ def _keep(experiment: Experiment, folder: Path, results_dir: str | Path) -> 'tup
     history = histories(selected, results_dir)
     tables = ('runs.csv', with_kept_runs(runs, experiment.name, results_dir)), ('selected.csv', selected)
     files = {name: _lean(table, folder / name).to_csv(index=False).encode() for name, table in tables}
-    files |= {'history.csv': wide_history(history).to_csv(index=False).encode(),
-              'experiment.json': experiment_bytes(experiment)}
+    steps = table_path(folder, 'history.csv')
+    files |= {steps.name: table_bytes(wide_history(history), steps), 'experiment.json': experiment_bytes(experiment)}
     files |= kept_arrays(selected, results_dir) | kept_weights(selected, results_dir)
     write_stored(folder, files, adopt=KEPT_FILES)
     return runs, selected
@@ -237,8 +238,8 @@ def kept_weights(selected: 'pd.DataFrame', results_dir: str | Path) -> dict[str,
     small = {run_id for run_id, size in sizes.items() if size <= SMALL_WEIGHTS}
     if sum(sizes[run_id] for run_id in small) > KEPT_WEIGHTS:
         small &= first
-    compressed = first & set(selected.id[[ARMS[model].compresses for model in selected.model]])
-    kept = [run_id for run_id in sizes if run_id in small or run_id in compressed and sizes[run_id] <= LARGE_WEIGHTS]
+    method = first & set(selected.id[selected.model == PAPER_ARMS[0]])
+    kept = [run_id for run_id in sizes if run_id in small or run_id in method and sizes[run_id] <= LARGE_WEIGHTS]
     return {f'weights/{run_id}.safetensors': read_stored(paths[run_id]) for run_id in kept}
 
 # %% ../nbs/26_results.ipynb #ad61b526
@@ -272,13 +273,14 @@ def _merge_one(e: Experiment, new: list[str], others: int, source: Path, results
             _copy_run(run_path(e.name, run_id, source), run_path(e.name, run_id, results_dir))
     files = {path.relative_to(there).as_posix(): read_stored(path) for kind in ('latents', 'snapshots', 'weights')
              for path in sorted((there / kind).glob('*')) if not (here / kind / path.name).exists()}
-    tables = {name: _joined([read_csv(path) for path in (here / name, there / name) if path.exists()])
-              for name in ('runs.csv', 'attacks.csv')}
     kept = [kept_history(e.name, place) for place in (results_dir, source)]
-    tables['history.csv'] = _joined([wide_history(history) for history in kept if history is not None])
-    files |= {name: content for name, content in tables.items() if content}
+    tables = {here / 'runs.csv': [folder / 'runs.csv' for folder in (here, there)],
+              table_path(here, 'attacks.csv'): [table_path(folder, 'attacks.csv') for folder in (here, there)]}
+    tables = {path: [read_csv(part) for part in parts if part.exists()] for path, parts in tables.items()}
+    tables[table_path(here, 'history.csv')] = [wide_history(history) for history in kept if history is not None]
+    files |= {path.name: table_bytes(_joined(parts), path) for path, parts in tables.items() if parts}
     write_stored(here, files | {'experiment.json': experiment_bytes(e)}, adopt=KEPT_FILES)
-    if tables['runs.csv']:
+    if tables[here / 'runs.csv']:
         _keep(e, here, results_dir)
     return len(new), others
 
@@ -294,9 +296,9 @@ def _copy_run(source: Path, target: Path) -> None:
         shutil.rmtree(part, ignore_errors=True)
         raise UserError(f'cannot write {target} ({error.strerror}): make room or choose another folder') from None
 
-def _joined(tables: 'list[pd.DataFrame]') -> bytes: # empty where there is no table
+def _joined(tables: 'list[pd.DataFrame]') -> 'pd.DataFrame':
     "The rows of the first table, and those of the second whose runs are not in it."
     import pandas as pd
     if len(tables) == 2:
         tables[1] = tables[1][~tables[1].id.isin(tables[0].id)]
-    return pd.concat(tables, ignore_index=True).to_csv(index=False).encode() if tables else b''
+    return pd.concat(tables, ignore_index=True)

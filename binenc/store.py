@@ -166,7 +166,8 @@ def _read_table(table: Path) -> list[dict[str, str]]:
 
 # %% ../nbs/22_store.ipynb #af10e058
 RESERVED = ('bench',) # folders of results that are no experiments
-KEPT_FILES = ('experiment.json', '*.csv', 'claims.*', 'latents/*.npz', 'snapshots/*.npz', 'weights/*.safetensors')
+KEPT_FILES = ('experiment.json', '*.csv', '*.csv.gz', 'claims.*', 'latents/*.npz', 'snapshots/*.npz',
+              'weights/*.safetensors')
 
 def stored_experiment(name: str, results_dir: str | Path = 'results') -> Experiment | None:
     "The experiment as it was run, or None. Raises `UserError` for a damaged file."

@@ -21,7 +21,7 @@ import pandas as pd
 from .arms import ARMS, PAPER_ARMS
 from .errors import UserError
 from .experiment import SELECTION
-from .files import read_arrays, read_csv
+from .files import read_arrays, read_csv, table_path
 from .measures import MEASURES
 from .results import missing_line, select
 from .run import DEFAULTS
@@ -175,8 +175,8 @@ def _common_part(runs: pd.DataFrame) -> pd.DataFrame:
 
 # %% ../nbs/29_summaries.ipynb #54f5fe91
 def with_attacks(selected: pd.DataFrame, results_dir: str | Path = 'results') -> pd.DataFrame:
-    "Selected runs of one experiment with `smallest_perturbation_mean` and `_median`, if it has an `attacks.csv`."
-    path = experiment_folder(selected.experiment.iloc[0], results_dir) / 'attacks.csv'
+    "Selected runs of one experiment with `smallest_perturbation_mean` and `_median`, if attacks are stored."
+    path = table_path(experiment_folder(selected.experiment.iloc[0], results_dir), 'attacks.csv')
     rows = read_csv(path) if path.exists() else pd.DataFrame()
     if not {'id', 'image', 'true', 'predicted', 'relative'} <= set(rows): return selected
     least = rows[rows.true == rows.predicted].groupby(['id', 'image']).relative.min()

@@ -25,7 +25,7 @@ from binenc.attacks import (
 )
 from binenc.errors import UserError
 from binenc.experiment import expand
-from binenc.files import SUMS, check_stored
+from binenc.files import SUMS, check_stored, table_path
 from binenc.launch import states
 from binenc.run import Run
 from binenc.store import WEIGHTS, run_folder, stored_experiment
@@ -295,8 +295,8 @@ def test_command(copy, command, draw_here):
     done = command('attack', 'tiny', '--images', 3, '--jobs', 1, cwd=copy)
     assert done.returncode == 0, done.stdout + done.stderr
     assert '8 of 8 selected runs have stored weights' in done.stdout and '| attacked images |' in done.stdout
-    table = (results / 'tiny' / TABLE).read_bytes()
-    rows = pd.read_csv(results / 'tiny' / TABLE)
+    stored = table_path(results / 'tiny', TABLE)
+    table, rows = stored.read_bytes(), pd.read_csv(stored)
     assert list(rows) == ['id', *ROW] and rows.id.nunique() == 8 and not check_stored(results / 'tiny')
     assert (rows[rows.attack == 'transfer'].id.nunique(), len(rows[rows.attack == 'fmn_200'])) == (6, 24)
     assert {state for state, _ in states(expand(stored_experiment('tiny', results)), results)} == {'finished'}
@@ -307,7 +307,7 @@ def test_command(copy, command, draw_here):
     for path in drawn:
         path.unlink()
     assert command('figures', 'tiny', '--jobs', 1, cwd=copy).returncode == 0
-    assert [path.read_bytes() for path in drawn] == before and (results / 'tiny' / TABLE).read_bytes() == table
+    assert [path.read_bytes() for path in drawn] == before and stored.read_bytes() == table
 
 
 def test_command_without_weights(copy, command):

@@ -61,7 +61,7 @@ def test_from_training_to_the_table_at_home(tmp_path):
     runs = expand(stored_experiment('lent', tmp_path / 'results'))
     assert len(runs_with_weights(runs, tmp_path / 'results')) == 2
     table = pd.read_csv(tmp_path / 'results' / 'lent' / 'runs.csv')
-    assert table.finished.all() and pd.read_csv(tmp_path / 'results' / 'lent' / 'attacks.csv').id.nunique() == 2
+    assert table.finished.all() and pd.read_csv(tmp_path / 'results' / 'lent' / 'attacks.csv.gz').id.nunique() == 2
 
 
 def test_time_is_over(tmp_path):

@@ -172,7 +172,8 @@ def test_experiments_of_one_title_stay_apart(copy):
     (path.parent / 'SHA256SUMS').unlink()
     results = figures.StoredResults(['tiny', 'other'], copy / 'results')
     reports, refused = claims_report.judged_experiments(results.experiments, copy / 'results')
-    assert list(claims_report.verdict_table(reports))[1:] == ['Digits (tiny)', 'Digits (other)'] and not refused
+    assert list(claims_report.verdict_table(reports))[1:] == ['Digits (tiny), n = 2', 'Digits (other), n = 1']
+    assert not refused
     assert {report['title'] for report in reports.values()} == {'Digits'}
     assert summaries.as_markdown(summaries.accuracy_table(results), []).count('| NoPen |') == 2
 

@@ -154,7 +154,7 @@ def test_a_schedule_and_a_field(repo):
     ids = run(repo, sys.executable, '-m', 'binenc', 'plan', 'demo', '--ids')
     folder = extended(repo, 'schedule', gamma_schedule='waiting', gamma_wait=2, gamma_factor=2.0)
     assert run(repo, sys.executable, '-m', 'binenc', 'plan', 'demo', '--ids') == ids
-    runs, history = pd.read_csv(folder / 'runs.csv'), pd.read_csv(folder / 'history.csv')
+    runs, history = pd.read_csv(folder / 'runs.csv'), pd.read_csv(folder / 'history.csv.gz')
     of_one = history[history.id == runs.query("model == 'bin_enc' and replicate == 0").id.item()]
     assert of_one.train_gamma.tolist() == [0.01, 0.02] # epochs 2 and 4
     assert (runs.gamma_wait == 2).all()

@@ -83,7 +83,7 @@ def test_every_section_and_the_same_bytes_again(page, results):
 
 def test_what_is_missing_is_said(tmp_path):
     """Without figures, tables, snapshots and weights there is a page that names the commands."""
-    for name in 'experiment.json', 'runs.csv', 'selected.csv', 'history.csv':
+    for name in 'experiment.json', 'runs.csv', 'selected.csv', 'history.csv.gz':
         (tmp_path / 'demo').mkdir(exist_ok=True)
         shutil.copy(RESULTS / 'demo' / name, tmp_path / 'demo')
     page = report.make_report('demo', tmp_path).read_text()
