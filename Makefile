@@ -2,7 +2,7 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
-EXPERIMENTS ?= demo digits fashion family mnist-small-imbalanced
+EXPERIMENTS ?= demo digits fashion family family-mnist-small mnist-small-imbalanced
 RESULTS ?= results
 ROUNDS ?= 3
 

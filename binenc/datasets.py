@@ -93,22 +93,22 @@ def load_torchvision(
     except (RuntimeError, OSError, EOFError): # missing or damaged
         data = _download(name, getattr(datasets, kind), root, which)
     images = np.asarray(data.data)
-    if images.ndim == 3:
-        images = images[:, None]                # grey: (n, h, w)
-    elif images.shape[-1] == 3:
-        images = images.transpose(0, 3, 1, 2)   # torchvision keeps CIFAR as (n, h, w, c)
+    if images.ndim == 3 or images.shape[-1] == 3: # grey without channels, and CIFAR with channels at the end
+        images = images[:, None] if images.ndim == 3 else images.transpose(0, 3, 1, 2)
     labels = np.asarray(data.labels if kind == 'SVHN' else data.targets, dtype=np.int64)
     return Images(np.ascontiguousarray(images), labels, tuple(getattr(data, 'classes', map(str, range(10)))))
 
 def _download(name: str, kind: Callable, root: Path, which: dict):
     "torchvision's data set, fetched from the internet by one process at a time."
     from filelock import FileLock
+    lock = root / f'.{name}.lock'
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with FileLock(root / f'.{name}.lock'): return kind(root, download=True, **which)
+        with FileLock(lock): return kind(root, download=True, **which)
     except PermissionError as error:
         raise UserError(f'cannot write in {root} ({error.strerror}): choose another folder with --data') from None
     except Exception as error: # whatever the download, the archive or the checks made of it
+        lock.unlink(missing_ok=True)
         raise UserError(f'{name} is not in {root} and could not be downloaded ({type(error).__name__}: '
                         f'{str(error)[:120]}): run "binenc data {name}" where there is internet, or put the files that '
                         f'torchvision reads into {root}') from None

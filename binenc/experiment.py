@@ -96,7 +96,7 @@ def expand(
     **settings, # any field of `Run`; replaces the experiment's own
 ) -> list[Run]:
     "All runs of an experiment, by learning rate, replicate, model and the model's own grid. Raises `UserError`."
-    if isinstance(experiment, str):
+    if not isinstance(experiment, Experiment):
         experiment = find_experiment(experiment)
     e = experiment.override(**settings) if settings else experiment
     for name in (*e.settings, *(name for values in e.own.values() for name in values)):
@@ -211,5 +211,5 @@ EXPERIMENTS = {e.name: e for e in (*_PAPER_AND_SMALLER, *_FAMILY, *_LATER)}
 
 def find_experiment(name: str) -> Experiment:
     "The preset of that name. Raises `UserError` listing those that there are."
-    if name not in EXPERIMENTS: raise unknown('experiment', name, EXPERIMENTS)
+    if not isinstance(name, str) or name not in EXPERIMENTS: raise unknown('experiment', name, EXPERIMENTS)
     return EXPERIMENTS[name]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from .arms import ARMS
-from .errors import UserError
+from .errors import UserError, shown
 from .head import HEADS, BinaryEncodingHead, compression_loss # noqa: F401 - others import them from here
 from .run import Run
 
@@ -151,7 +151,9 @@ def build_classifier(
     num_classes: int,
 ) -> Classifier:
     """The run's classifier, with weights drawn from torch's global generator: call `torch.manual_seed` first.
-    Raises `UserError` for images of another number of channels than 1 or 3."""
+    Raises `UserError` for images of another shape, or another number of channels than 1 or 3."""
+    if not isinstance(in_shape, tuple | list) or list(map(type, in_shape)) != [int] * 3:
+        raise UserError(f'in_shape={shown(in_shape)}: give channels, height and width of an image as three numbers')
     if in_shape[0] not in (1, 3):
         raise UserError(f'images of {in_shape[0]} channels cannot be used: convert them to grey (1) or colour (3)')
     if run.backbone == 'fastconv' and min(in_shape[1:]) < 16:

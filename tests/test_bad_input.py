@@ -10,9 +10,11 @@ import subprocess
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from binenc.errors import UserError
+from binenc.experiment import expand
 from binenc.run import Run
 from binenc.store import run_folder
 from helpers import TINY, contents, read_until, run_of, settings, start, stored
@@ -187,6 +189,7 @@ def test_no_internet(command, tmp_path):
     """A data set that cannot be downloaded: says which, where it would be, and what can be done."""
     for words in ('data', 'cifar10'), ('sweep', 'cifar10', '--set', 'precision=fp32'):
         refused(command(*words, cwd=tmp_path), 'cifar10', 'datasets', 'binenc data cifar10')
+    assert not [path for path in tmp_path.rglob('*') if path.is_file()], 'left behind'
 
 
 def test_more_than_three_channels():
@@ -195,6 +198,17 @@ def test_more_than_three_channels():
 
     with pytest.raises(UserError, match=r'4 channels.*grey \(1\) or colour \(3\)'):
         build_classifier(Run(backbone='resnet8'), (4, 8, 8), 10)
+
+
+@pytest.mark.parametrize('wrong', [None, 3, (1, 8), 'abc', np.ones((3, 3)), [[1], [8], [8]], torch.randn(60, 4)])
+def test_neither_a_shape_nor_an_experiment(wrong):
+    """One sentence, whatever stands for the shape of an image or the name of an experiment."""
+    from binenc.models import build_classifier
+
+    with pytest.raises(UserError, match='channels, height and width'):
+        build_classifier(Run(), wrong, 10)
+    with pytest.raises(UserError, match='unknown experiment'):
+        expand(wrong)
 
 
 def test_transparent_images_are_read_as_colour(tmp_path):
