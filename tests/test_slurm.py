@@ -307,13 +307,14 @@ LONG = dict(SMALL, epochs=1200, gamma_factor=1.001, model='bin_enc,lin_pen', log
 @by_the_clock
 def test_preempted_with_grace(site, cluster):
     """The checkpoint that lets them continue is written between the signal and the end: no other is due."""
-    site.submit('preempted', **LONG)
-    runs = site.runs('preempted', **LONG)
+    values = dict(LONG, epochs=5000, log_every=5000)
+    site.submit('preempted', **values)
+    runs = site.runs('preempted', **values)
     for run in runs:
         wait_for(lambda run=run: training(site, [run]), PATIENCE, 'a training')
-    cluster.run('sbatch', '--partition=high', '--gres=gpu:2', '--output=/dev/null', '--wrap=sleep 1')
+    cluster.run('sbatch', '--partition=high', '--gres=gpu:2', '--output=/dev/null', '--wrap=sleep 20')
     wait_for(lambda: 'DUE TO PREEMPTION' in site.logs('preempted'), PATIENCE, 'the preemption')
-    wait_for(lambda: all(j['state'] == 'PENDING' for j in site.jobs('preempted')), PATIENCE, 'the requeue')
+    wait_for(lambda: {j['state'] for j in site.jobs('preempted')} == {'PENDING'}, PATIENCE, 'the requeue')
     assert 'last ended as PREEMPTED' in site.call('binenc', 'status', 'preempted')
     until_settled(site, 'preempted')
     assert site.states(runs) == ['finished'] * 2, site.logs('preempted')
@@ -332,7 +333,7 @@ def test_daemons_killed(site, cluster):
         cluster.kill_and_restart(name)
     until_settled(site, 'daemons')
     assert site.states(runs) == ['finished'] * 2, site.logs('daemons')
-    assert [site.attempts(run) for run in runs] == [1, 1]
+    assert [site.attempts(run) for run in runs] == [1, 1], site.logs('daemons')
 
 
 def test_out_of_memory(site):
