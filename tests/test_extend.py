@@ -144,9 +144,9 @@ def test_a_measure(repo):
 
 def test_a_data_set(repo):
     """It can be named, is found, and is trained on."""
-    folder = extended(repo, 'data set', dataset='glow')
-    assert pd.read_csv(folder / 'tables' / 'table1_accuracy.csv').experiment.unique() == ['Glow']
-    assert 'made on the fly' in binenc(repo, ['data', 'glow'])
+    folder = extended(repo, 'data set', dataset='noise')
+    assert pd.read_csv(folder / 'tables' / 'table1_accuracy.csv').experiment.unique() == ['Noise']
+    assert 'made on the fly' in binenc(repo, ['data', 'noise'])
 
 
 def test_a_schedule_and_a_field(repo):
