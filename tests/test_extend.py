@@ -81,9 +81,11 @@ def run(repo, *words):
 
 
 COMMANDS = '''
-import json, sys, binenc.launch
+import json, sys, binenc.figures, binenc.launch
 from helpers import run_notebook_here
 binenc.launch.execute_notebook = run_notebook_here # in this process: kernels take half a minute
+if sys.argv[2] == 'False':
+    binenc.figures.save_figure = lambda *args: [] # most of the time that figures and tables take
 from binenc.cli import main
 for words in json.loads(sys.argv[1]):
     sys.argv = ['binenc', *words]
@@ -94,20 +96,21 @@ for words in json.loads(sys.argv[1]):
 '''
 
 
-def binenc(repo, *commands):
+def binenc(repo, *commands, pictures=False):
     """Commands, each a list of words, one after the other in one process with the library of the copy."""
     words = [[str(word) for word in command] for command in commands]
-    return run(repo, sys.executable, '-c', COMMANDS, json.dumps(words))
+    return run(repo, sys.executable, '-c', COMMANDS, json.dumps(words), str(pictures))
 
 
-def extended(repo, kind, **values):
+def extended(repo, kind, pictures=False, **values):
     """Apply an extension, export, sweep a tiny experiment with it, and draw it; returns its folder."""
     notebooks = [apply(repo, *block) or block[0] for block in blocks(kind)]
     run(repo, BINENC.with_name('nbdev_export'))
     for notebook in dict.fromkeys(notebooks):
         run(repo, BINENC.with_name('nbdev_test'), '--path', notebook, '--n_workers', '0')
     values = {**TINY, 'model': 'bin_enc,lin_pen', 'replicate': '0,1', 'lr': '1e-3', 'experiment': 'extended', **values}
-    said = binenc(repo, ['sweep', 'demo', *settings(**values)], ['figures', 'extended'], ['status'])
+    commands = ['sweep', 'demo', *settings(**values)], ['figures', 'extended'], ['status']
+    said = binenc(repo, *commands, pictures=pictures)
     assert 'demo: 24 finished of 24' in said
     return repo / 'results' / 'extended'
 
@@ -122,7 +125,8 @@ def tables_are_the_same(repo):
 
 def test_an_arm(repo):
     """It trains with its loss, is measured, drawn and tabled; no preset and no stored table changes."""
-    folder = extended(repo, 'arm', model='bin_enc,bin_enc_exp')
+    folder = extended(repo, 'arm', pictures=True, model='bin_enc,bin_enc_exp')
+    assert {'figure2_histograms.png', 'figure5_accuracy.pdf'} <= {path.name for path in (folder / 'figures').iterdir()}
     table = pd.read_csv(folder / 'tables' / 'table1_accuracy.csv')
     assert list(table.model.unique()) == ['BinEnc', 'BinEnc exp'] and (table.n == 2).all()
     assert list(pd.read_csv(folder / 'tables' / 'measures.csv').model.unique()) == ['BinEnc', 'BinEnc exp']
