@@ -20,7 +20,10 @@ from helpers import REPO
 
 RESULTS = REPO / 'results'
 STORED = sorted(path.parent.name for path in RESULTS.glob('*/experiment.json'))
-pytestmark = pytest.mark.filterwarnings('error')
+pytestmark = [
+    pytest.mark.filterwarnings('error'),
+    pytest.mark.filterwarnings('ignore::ResourceWarning'),  # of tests before, when statsmodels collects garbage
+]
 NO_EFFECT = {  # column -> mean of every arm, deviation, which sign is better
     'train_peaks_distance_mean': (2.1, 0.1, 1),
     'train_within_class_variation': (0.1, 0.01, -1),

@@ -10,7 +10,10 @@ from statsmodels.stats.multitest import multipletests
 from binenc.claims import CLAIMS, METHOD, judge
 from binenc.statistics import CONTRADICTED, LEVEL, SUPPORTED, UNDECIDED, compare, holm, summarise, verdicts
 
-pytestmark = pytest.mark.filterwarnings('error')
+pytestmark = [
+    pytest.mark.filterwarnings('error'),
+    pytest.mark.filterwarnings('ignore::ResourceWarning'),  # of tests before, when statsmodels collects garbage
+]
 EXPERIMENTS = 1000
 ERROR = 3 * math.sqrt(LEVEL * (1 - LEVEL) / EXPERIMENTS)  # of a share of that many, three deviations
 
