@@ -24,7 +24,7 @@ def as_numbers(
     if not isinstance(values, Tensor):
         array = np.asarray(values)
         if array.dtype.kind not in 'biuf': raise _not_real(what, array.dtype)
-        values = torch.as_tensor(array)
+        values = torch.as_tensor(array if array.flags.writeable else array.copy()) # pandas' own are read-only
     if values.is_complex(): raise _not_real(what, values.dtype)
     return values.detach()
 

@@ -31,7 +31,12 @@ Name = Annotated[str, typer.Argument(
     metavar='EXPERIMENT', help=f'one of {", ".join(EXPERIMENTS)}, or one that was run before')]
 Settings = Annotated[list[str] | None, typer.Option(
     '--set', metavar='FIELD=VALUE', help='replace a field of Run; model, replicate, lr take several, comma-separated')]
-ResultsDir = Annotated[Path, typer.Option('--results', metavar='DIR', help='where results are kept')]
+def _no_file(path: Path) -> Path:
+    if path.is_file(): raise UserError(f'{path} is a file: choose another folder with --results')
+    return path
+
+ResultsDir = Annotated[Path, typer.Option(
+    '--results', metavar='DIR', callback=_no_file, help='where results are kept')]
 DataDir = Annotated[Path, typer.Option('--data', metavar='DIR', envvar='BINENC_DATA', help='where data sets are kept')]
 Jobs = Annotated[int | None, typer.Option(
     '--jobs', '-j', min=1, help='runs side by side; by default as many as there are cores, on a GPU one')]

@@ -377,6 +377,7 @@ def test_results_folder_is_a_file(command, tmp_path):
     (tmp_path / 'results').write_text('my notes')
     refused(command('run', *FAST, cwd=tmp_path), 'results', 'choose another')
     refused(command('sweep', 'demo', cwd=tmp_path), 'results', 'choose another')
+    refused(command('plan', 'demo', cwd=tmp_path), 'results', 'choose another')
     assert (tmp_path / 'results').read_text() == 'my notes'
 
 

@@ -1,6 +1,7 @@
 """Where compressed latents live: classes a millionth of their distance wide, classes that are points, ties."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -36,6 +37,13 @@ def test_classes_that_are_points(offset):
     z, y = stored_latents(0., offset)
     found = collapse_metrics(torch.from_numpy(z), torch.from_numpy(y))
     assert found['sigma_w_trace'] == 0 and found['within_class_variation'] == 0
+
+
+@pytest.mark.filterwarnings('error')
+def test_tables_of_pandas():
+    """The same numbers as from their arrays, which pandas hands out read-only, and no warning."""
+    z, y = stored_latents(0.1, 0.)
+    assert collapse_metrics(pd.DataFrame(z), pd.Series(y)) == collapse_metrics(z, y)
 
 
 @pytest.mark.parametrize('copies', [1, 3, 7])
