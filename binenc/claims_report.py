@@ -61,11 +61,11 @@ def compared(
 def claims_report(c: Compared) -> dict:
     "The content of `claims.json`."
     from binenc.results import missing_line
-    e, missing = c.experiment, missing_line(c.runs)
+    e, rows, missing = c.experiment, c.selected, missing_line(c.runs)
     return {'format': FORMAT, 'paper': PAPER, 'experiment': e.name, 'title': e.title, 'level': LEVEL,
-            'selection': e.selection, 'selected_by': SELECTION[e.selection], 'partial': bool(missing),
-            'missing': missing, **_compared_runs(c.selected, c.common), 'claims': judged_runs(c.selected),
-            'verdicts_by_selection': _by_rule(c), 'published': published(e, c.selected)}
+            'selection': e.selection, 'selected_by': SELECTION[e.selection] if e.tuned else '',
+            'partial': bool(missing), 'missing': missing, **_compared_runs(rows, c.common),
+            'claims': judged_runs(rows), 'verdicts_by_selection': _by_rule(c), 'published': published(e, rows)}
 
 def _compared_runs(selected: 'pd.DataFrame', common: 'pd.DataFrame') -> dict:
     compared = selected[selected.model.isin(PAPER_ARMS)]
@@ -140,11 +140,11 @@ def claims_markdown(report: dict) -> str:
 def _head(report: dict) -> str:
     partial = (f'**Partial.** {report["missing"]}. Compared are learning rates {_list(report["learning_rates"])} in '
                f'replicates {_list(report["replicates"])}, which every model has.\n\n' if report['partial'] else '')
-    few = '' if report['n'] >= ENOUGH else (f'With n = {report["n"]} replicates there is no test: every claim is '
-                                            'undecided.\n\n')
+    few = f'With n = {report["n"]} replicates there is no test: every claim is undecided.\n\n' * (report['n'] < ENOUGH)
+    run = f'run with the best {report["selected_by"]}' if report['selected_by'] else 'only run'
     return (f'# Claims: {report["title"]}\n\nWhat the abstract says ({report["paper"]}), and what the runs of '
-            f'`{report["experiment"]}` show. For each model and replicate the run with the best '
-            f'{report["selected_by"]} is compared; n = {report["n"]} replicates.\n\n{partial}{few}')
+            f'`{report["experiment"]}` show. For each model and replicate the {run} is compared; n = {report["n"]} '
+            f'replicates.\n\n{partial}{few}')
 
 def _verdict_rows(report: dict) -> list[list[str]]:
     return [[f'{name}: {claim["sentence"]}', f'**{claim["verdict"]}**', _p(claim['p_holm']), claim['n']]
@@ -300,7 +300,7 @@ def keep_arms(c: Compared) -> None:
     if set(c.selected.model) <= set(PAPER_ARMS): return
     table = arms_table(c.experiment.title, c.selected)
     missing = f'Partial: {missing_line(c.runs)}; learning rates {_list(sorted(c.common.lr.unique()))} are compared'
-    captions = [f'Learning rate with the best {SELECTION[c.experiment.selection]} for each model and replicate']
+    captions = [c.experiment.rule.capitalize()]
     text = arms_markdown(table, captions + [missing] * (len(c.common) < len(c.runs)))
     save_table(table, experiment_folder(c.experiment.name, c.results_dir), 'arms', text)
 

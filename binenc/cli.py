@@ -20,7 +20,7 @@ from . import ( # noqa: F401 - their commands belong to the same program
 from .console import (
     DATA, RESULTS, DataDir, Jobs, Name, ResultsDir, Settings, app, chosen, compute, draw, out, stopped, to_compute)
 from .errors import UserError, reason
-from .experiment import AXES, EXPERIMENTS, SELECTION, Experiment, expand, parse_settings, planned
+from .experiment import AXES, EXPERIMENTS, Experiment, expand, parse_settings, planned
 from .files import check_stored
 from .run import Run
 from .store import (
@@ -79,8 +79,8 @@ def plan_lines(e: Experiment, runs: list[Run]) -> list[str]:
     return [f'{e.name}: {len(runs)} runs = {shape}',
             f'models         {", ".join(e.models)}',
             f'replicates     {", ".join(map(str, e.replicates))}',
-            f'learning rates {", ".join(f"{lr:.4g}" for lr in e.lrs)}',
-            f'selection      best {SELECTION[e.selection]}',
+            f'learning rates {", ".join(f"{lr:.4g}" for lr in sorted({run.lr for run in runs}))}',
+            f'selection      {e.rule}',
             *(f'{name:<18}{", ".join(map(str, values))}' for name, values in shared.items())]
 
 # %% ../nbs/48_cli.ipynb #fff68e5f

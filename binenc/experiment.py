@@ -35,13 +35,19 @@ class Experiment:
     models: tuple[str, ...]          # names in ARMS
     selection: str = 'val'           # a key of SELECTION
     own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict) # arm -> its own fields; a list is a grid
-    note: str = ''                   # which source it follows, where sources disagree
+    note: str = ''                   # where its settings come from
 
     @property
     def tuned(self) -> str:
-        "What differs between the runs of which one is selected, in words."
+        "What differs between the runs of which one is selected, in words; empty if there is one run only."
         grids = any(isinstance(value, list | tuple) for fields in self.own.values() for value in fields.values())
-        return 'learning rate' + ' and own parameter' * grids
+        return ' and '.join(['learning rate'] * (len(self.lrs) > 1) + ['own parameter'] * grids)
+
+    @property
+    def rule(self) -> str:
+        "How runs are selected, in words."
+        if not self.tuned: return self.note or 'one run for each model and replicate'
+        return f'{self.tuned} with the best {SELECTION[self.selection]} for each model and replicate'
 
     def override(self, **settings) -> 'Experiment':
         "The same with other settings. An axis takes one value or a list. `experiment` renames it. Raises `UserError`."

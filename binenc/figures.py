@@ -25,7 +25,7 @@ from PIL import Image
 
 from .arms import ARMS
 from .errors import UserError
-from .experiment import SELECTION, Experiment, parse_settings
+from .experiment import Experiment, parse_settings
 from .files import read_arrays
 from .results import collect, diverged_line, histories, missing_line, select
 from .store import experiment_folder, resolve_experiment
@@ -86,11 +86,10 @@ class StoredResults:
 
     def captions(self) -> list[str]:
         "How the learning rate was selected, what is missing, and what diverged."
-        rules: dict[tuple[str, str], list[str]] = {}
+        rules: dict[str, list[str]] = {}
         for e in self.experiments:
-            rules.setdefault((e.tuned, e.selection), []).append(e.title)
-        return [f'{"; ".join(titles)}: {tuned} with the best {SELECTION[rule]} for each model and replicate'
-                for (tuned, rule), titles in rules.items()] + self.incomplete()
+            rules.setdefault(e.rule, []).append(e.title)
+        return [f'{"; ".join(titles)}: {rule}' for rule, titles in rules.items()] + self.incomplete()
 
 def _distinct_titles(experiments: list[Experiment]) -> list[Experiment]:
     "Each title is the name of a column: two experiments of one title get their names beside it."

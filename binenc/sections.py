@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from .arms import ARMS
 from .errors import UserError
-from .experiment import EXPERIMENTS, SELECTION, Experiment, expand
+from .experiment import EXPERIMENTS, Experiment, expand
 from .figures import StoredResults
 from .files import check_stored, package_version, read_bytes, read_json
 from .report import from_markdown, paragraph, picture, table
@@ -43,7 +43,7 @@ def run_section(results: StoredResults) -> str:
             ('models', ', '.join(ARMS[arm].label for arm in e.models)),
             ('replicates', f'{len(e.replicates)} (a seed each)'),
             ('learning rates', ', '.join(f'{lr:.3g}' for lr in e.lrs)),
-            ('selection', f'the {e.tuned} with the best {SELECTION[e.selection]}, for each model and replicate'),
+            ('selection', e.rule),
             *e.settings.items(), *((f'only {ARMS[arm].label}', _settings(own)) for arm, own in e.own.items())]
     missing = ''.join(paragraph(line) for line in results.incomplete())
     return missing + table(('what', 'value'), rows)
@@ -238,7 +238,7 @@ def checks(results: StoredResults) -> list[tuple[str, bool, str]]: # question, a
     return [
         ('Have all planned runs finished?', len(done) == len(runs), f'{len(done)} of {len(runs)}'),
         ('Are there at least three replicates?', len(e.replicates) >= 3, f'{len(e.replicates)} seeds'),
-        ('Is the learning rate chosen without the test images?', e.selection != 'test', SELECTION[e.selection]),
+        ('Is the learning rate chosen without the test images?', e.selection != 'test', e.rule),
         ('Is the commit of every run known?', bool(commits.all()), f'{int(commits.sum())} of {len(done)}'),
         ('Was the code of every run committed?', not dirty, f'{dirty} runs with changes'),
         ('Are the stored files those that were written?', not damaged, f'{len(damaged)} files differ from SHA256SUMS'),

@@ -168,10 +168,11 @@ def comparable(
     return common
 
 def _common_part(runs: pd.DataFrame) -> pd.DataFrame:
-    complete = runs.finished.astype(bool).groupby([runs.lr, runs.replicate]).all().unstack()
+    place = runs.groupby('model').lr.rank('dense') # not the rate itself: arms may have rates of their own
+    complete = runs.finished.astype(bool).groupby([place, runs.replicate]).all().unstack()
     replicates = complete.columns[complete.loc[complete.sum(axis=1).idxmax()]]
-    lrs = complete.index[complete[replicates].all(axis=1)]
-    return runs[runs.lr.isin(lrs) & runs.replicate.isin(replicates)]
+    places = complete.index[complete[replicates].all(axis=1)]
+    return runs[place.isin(places) & runs.replicate.isin(replicates)]
 
 # %% ../nbs/29_summaries.ipynb #54f5fe91
 def with_attacks(selected: pd.DataFrame, results_dir: str | Path = 'results') -> pd.DataFrame:

@@ -66,7 +66,7 @@ def train_epoch(
     training.epoch += 1
 
 # %% ../nbs/24_training.ipynb #551780b5
-def measure_epoch(training: Training, loaders: dict[str, DeviceLoader]) -> None:
+def measure_epoch(training: Training, loaders: dict[str, DeviceLoader]) -> dict[str, Predictions]: # by split
     "Add the numbers and the snapshot of the epoch just completed."
     run, epoch = training.run, training.epoch
     predictions = {split: evaluate(training.classifier, loader) for split, loader in loaders.items()}
@@ -75,6 +75,7 @@ def measure_epoch(training: Training, loaders: dict[str, DeviceLoader]) -> None:
     training.history += [(epoch, *row) for row in history_rows(run, predictions)]
     z = predictions['train'].z
     training.snapshots[epoch] = z[snapshot_index(loaders['train'].labels, z.shape[1]).to(z.device)].cpu()
+    return predictions
 
 def course(training: Training, loader: DeviceLoader) -> dict[str, bytes]: # by name of the file
     "The history and the snapshots so far."
@@ -159,25 +160,25 @@ def fit(
     training: Training, # from `new_training`; trained in place
     loaders: dict[str, DeviceLoader], # from `make_loaders`
     clock: Clock,
-) -> None:
+) -> dict[str, Predictions] | None: # after the last epoch; None if no epoch was left to train
     "Train until `run.epochs`, from the newest checkpoint if there is one. Raises `Stopped` if asked to stop."
     if state := find_checkpoint(folder):
         training.restore(state)
         print(f'continues after epoch {training.epoch}', flush=True)
     clock.lap('start')
-    saved, reported, back = Timer(), Timer(), WayBack(folder)
+    saved, reported, back, predictions = Timer(), Timer(), WayBack(folder), None
     while training.epoch < folder.run.epochs:
         try:
-            one_epoch(folder, training, loaders, clock, saved, reported, back)
+            predictions = one_epoch(folder, training, loaders, clock, saved, reported, back)
         except EpochLeft: raise leave_epoch(folder, training, clock, back) from None
+    return predictions
 
 def one_epoch(folder: RunFolder, training: Training, loaders: dict[str, DeviceLoader], clock: Clock,
-              saved: Timer, reported: Timer, back: WayBack) -> None:
-    "Train an epoch; measure, save and report if it is time; stop if asked to."
+              saved: Timer, reported: Timer, back: WayBack) -> dict[str, Predictions] | None:
+    "Train an epoch; measure, save and report if it is time; stop if asked to. Returns what was measured."
     rate = timed_epoch(training, loaders['train'], clock, back)
-    measured = is_measured(training)
+    measured = measure_epoch(training, loaders) if is_measured(training) else None
     if measured:
-        measure_epoch(training, loaders)
         write_course(folder, training, loaders['train'])
         clock.lap('measuring')
     stop = folder.stop_requested and training.epoch < folder.run.epochs
@@ -190,6 +191,7 @@ def one_epoch(folder: RunFolder, training: Training, loaders: dict[str, DeviceLo
         reported.reset()
     if stop: raise _stopped(folder, training)
     back.after_epoch(training, len(loaders['train']) / rate)
+    return measured
 
 # %% ../nbs/24_training.ipynb #fb73e05d
 def leave_epoch(folder: RunFolder, training: Training, clock: Clock, back: WayBack) -> Stopped:
@@ -237,9 +239,10 @@ def measured_by(names: Iterable[str]) -> dict[str, list[str]]:
     return {f'binenc {package_version("binenc")}, torch {torch.__version__}': list(names)}
 
 # %% ../nbs/24_training.ipynb #903ce0bb
-def finish(folder: RunFolder, training: Training, loaders: dict[str, DeviceLoader], clock: Clock) -> dict:
-    "Measure once more, store everything, remove the checkpoints. Returns the final numbers by column."
-    predictions = {split: evaluate(training.classifier, loader) for split, loader in loaders.items()}
+def finish(folder: RunFolder, training: Training, loaders: dict[str, DeviceLoader], clock: Clock,
+           predictions: dict[str, Predictions] | None = None) -> dict: # by split, if the network was just evaluated
+    "Take the final measures, store everything, remove the checkpoints. Returns the final numbers by column."
+    predictions = predictions or {split: evaluate(training.classifier, loader) for split, loader in loaders.items()}
     metrics = all_numbers(folder.run, training.classifier, loaders, predictions)
     if not predictions['train'].finite:
         metrics['diverged'] = 1.
@@ -303,5 +306,4 @@ def _train(folder: RunFolder, splits: dict, device: torch.device) -> dict:
     classes = splits['train'].classes
     training = new_training(folder.run, splits['train'].images.shape[1:], len(classes), device)
     note_few_vertices(training, len(classes))
-    fit(folder, training, loaders, clock)
-    return finish(folder, training, loaders, clock)
+    return finish(folder, training, loaders, clock, fit(folder, training, loaders, clock))

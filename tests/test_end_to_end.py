@@ -80,7 +80,7 @@ def test_every_figure_and_table_is_there(finished):
             list(table.model.unique()) == ['BinEnc', 'LinPen', 'NonlinPen', 'NoPen']
             and (table.n[table.metric != 'distance of peaks'] == 2).all()
         )
-        assert 'best validation accuracy' in text and 'missing' not in text
+        assert 'Digits: one run for each model and replicate' in text and 'missing' not in text
         assert name in said and text.splitlines()[2] in said
     codes = pd.read_csv(folder / 'tables' / 'codes_tiny.csv')
     assert list(codes) == ['class', 'bit 1', 'bit 2', 'bit 3', 'bit 4', 'share'] and len(codes) == 10
@@ -136,7 +136,7 @@ def add_experiment(folder):
     from binenc.training import train
 
     other = EXPERIMENTS['demo'].override(
-        experiment='other', model=['bin_enc', 'no_pen'], lr=1e-2, replicate=0, **{**TINY, 'nodes': 6}
+        experiment='other', model=['bin_enc', 'no_pen'], lr=[1e-2, 2e-2], replicate=0, **{**TINY, 'nodes': 6}
     )
     other = replace(other, title='Other', selection='test')
     for run in expand(other):
@@ -156,7 +156,7 @@ def test_two_experiments_as_columns(command, draw_here, copy):
     assert list(table[table.experiment == 'Other'].model.unique()) == ['BinEnc', 'NoPen']
     text = (folder / 'tables' / 'table1_accuracy.md').read_text()
     assert (
-        'Digits: learning rate with the best validation accuracy' in text
+        'Digits: one run for each model and replicate' in text
         and 'Other: learning rate with the best test accuracy' in text
     )
     assert len(pd.read_csv(folder / 'tables' / 'codes_other.csv').filter(like='bit ').columns) == 6
