@@ -114,19 +114,23 @@ def histories(
     """Histories of the given runs, long: id, experiment, model, replicate, lr, epoch, split, metric, value.
     Raises `UserError` for one that is missing or cut off."""
     import pandas as pd
-    kept = {name: kept_history(name, results_dir) for name in runs.experiment.unique()}
+    kept = {name: _by_run(kept_history(name, results_dir)) for name in runs.experiment.unique()}
     parts = [_history(row, epochs, kept[row['experiment']], results_dir).assign(**row)
              for row, epochs in zip(runs[KEYS].to_dict('records'), runs.epochs, strict=True)]
     return pd.concat(parts, ignore_index=True)[KEYS + HISTORY]
 
-def _history(row: dict, epochs: int, kept: 'pd.DataFrame | None', results_dir: str | Path) -> 'pd.DataFrame':
+def _by_run(history: 'pd.DataFrame | None') -> 'dict[str, pd.DataFrame]':
+    "The rows of each run, by id."
+    return {} if history is None else dict(iter(history.groupby('id', sort=False)[HISTORY]))
+
+def _history(row: dict, epochs: int, kept: 'dict[str, pd.DataFrame]', results_dir: str | Path) -> 'pd.DataFrame':
     "The history of one run, from its folder or from the experiment's table."
     path = run_path(row['experiment'], row['id'], results_dir) / 'history.csv'
-    if not path.exists() and (kept is None or row['id'] not in set(kept.id)):
+    if not path.exists() and row['id'] not in kept:
         table = table_path(experiment_folder(row['experiment'], results_dir), 'history.csv')
         raise UserError(f'the history of run {row["id"]} is neither in its folder nor in {table}, which has those of '
                         'selected runs: select the same runs as before, or repeat this one')
-    part = read_history(path).dropna() if path.exists() else kept[kept.id == row['id']][HISTORY]
+    part = read_history(path).dropna() if path.exists() else kept[row['id']]
     if part.epoch.max() != epochs:
         raise UserError(f'{path} ends before epoch {epochs}: remove its folder and repeat the run')
     return part

@@ -192,8 +192,8 @@ def by_replicate(
     "An arm's numbers in the order of replicates, to be compared with another arm's."
     order = sorted(selected.replicate.unique())
     if column not in selected: return [math.nan] * len(order)
-    rows = selected[selected.model == arm].set_index('replicate')
-    return pd.to_numeric(rows[column]).astype(float).reindex(order).tolist()
+    values = selected.loc[selected.model == arm, ['replicate', column]].set_index('replicate')[column]
+    return pd.to_numeric(values).astype(float).reindex(order).tolist()
 
 # %% ../nbs/29_summaries.ipynb #3eaffb67
 def selection_table(results: 'StoredResults') -> pd.DataFrame:

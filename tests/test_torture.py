@@ -21,14 +21,14 @@ from helpers import REPO, TINY, environment, stored
 COUNTS = {'kills': 6, 'damages': 5, 'inputs': 24}
 
 
-@pytest.mark.parametrize('part', COUNTS)
-def test_sample(part):
+def test_sample():
     """Some trials of each part find nothing."""
-    counts = [f'--{name}={count if name == part else 0}' for name, count in COUNTS.items()]
+    counts = [f'--{part}={count}' for part, count in COUNTS.items()]
     done = subprocess.run([sys.executable, REPO / '.ci' / 'torture.py', *counts], capture_output=True, text=True,
                           env={**environment(), 'PYTHONPATH': str(REPO)}, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f'{part}: {COUNTS[part]} tried, 0 lost, 0 computed twice, 0 silently wrong' in done.stdout
+    for part, count in COUNTS.items():
+        assert f'{part}: {count} tried, 0 lost, 0 computed twice, 0 silently wrong' in done.stdout
 
 
 @pytest.fixture
