@@ -56,7 +56,8 @@ class Experiment:
         title = dataset_info(shared['dataset']).title if 'dataset' in shared else self.title
         own = {arm: {k: v for k, v in values.items() if k not in settings} for arm, values in self.own.items()}
         return replace(self, name=settings.get('experiment', self.name), title=title, **axes, own=own,
-                       settings={**self.settings, **shared}, selection=settings.get('selection', self.selection))
+                       settings={**self.settings, **shared}, selection=settings.get('selection', self.selection),
+                       note='' if 'lr' in settings else self.note)
 
 def is_sound(e: Experiment) -> bool:
     "Whether an experiment that was read from a file has the right shape; its values are checked where they are used."
@@ -148,6 +149,21 @@ _PAPER_AND_SMALLER = (
                models=PAPER_ARMS, lrs=PAPER_LRS, replicates=FIVE, selection='test'),
 )
 
+# %% ../nbs/14_experiment.ipynb #a9ccf7ba
+_TWO_CORES = dict(backbone='fastconv', nodes=4, epochs=20, log_every=10, augment='mirror', precision='bf16',
+                  lr_schedule='cosine', lr_from=16, output_lr=1., gamma_factor=1.75, gamma_max=50.)
+
+def _rates(name: str, title: str, **settings) -> Experiment:
+    "Three learning rates for each model, on held-out training images, with a seed that no replicate has."
+    settings = {**_TWO_CORES, **settings, 'val_fraction': 0.1, 'deepfool_images': 0, 'store_latents': False}
+    return Experiment(f'{name}-rates', f'{title}, learning rates', settings,
+                      models=PAPER_ARMS, lrs=(5e-4, 1e-3, 2e-3), replicates=(5,))
+
+_LARGER = (
+    _rates('fashion', 'Fashion-MNIST', dataset='fashion-mnist', width=16),
+    _rates('cifar10-jpeg-cpu', 'CIFAR-10 (JPEG)', dataset='folder:cifar10-jpeg', width=32),
+)
+
 # %% ../nbs/14_experiment.ipynb #47459c06
 _DOUBLED = tuple(1e-4 * 2**i for i in range(4))
 _SEVEN = (*PAPER_ARMS, 'bin_enc_wide', 'dropout_lin_pen', 'dropout_no_pen')
@@ -213,7 +229,7 @@ _FAMILY = (
         own={'bin_enc': {'epochs': (100, 300), 'gamma_factor': (1.04, 1.08, 1.16, 1.32),
                          'gamma_max': (1., 10., 100., 1e3, 1e4)}}),
 )
-EXPERIMENTS = {e.name: e for e in (*_PAPER_AND_SMALLER, *_FAMILY, *_LATER)}
+EXPERIMENTS = {e.name: e for e in (*_PAPER_AND_SMALLER, *_LARGER, *_FAMILY, *_LATER)}
 
 def find_experiment(name: str) -> Experiment:
     "The preset of that name. Raises `UserError` listing those that there are."
