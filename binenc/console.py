@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'out', 'Name', 'Settings', 'ResultsDir', 'DataDir', 'Jobs', 'RESULTS', 'DATA', 'LOG_SECONDS', 'chosen',
-           'to_compute', 'stopped', 'compute', 'jobs_here', 'Bar', 'draw', 'show_tables']
+           'planned_anew', 'to_compute', 'stopped', 'compute', 'jobs_here', 'Bar', 'draw', 'show_tables']
 
 # %% ../nbs/41_console.ipynb #147e4604
 import re
@@ -46,9 +46,14 @@ def chosen(name: str, settings: list[str] | None, results_dir: Path) -> Experime
     "The experiment of that name with settings. Raises `UserError`."
     return resolve_experiment(name, results_dir, **parse_settings(settings or []))
 
+def planned_anew(name: str, settings: list[str] | None, results_dir: Path) -> Experiment:
+    "The same; a preset is all of the preset, also where a part of it was run before. Raises `UserError`."
+    stored = chosen(name, settings, results_dir) # refuses a name that is unknown or taken
+    return EXPERIMENTS[name].override(**parse_settings(settings or [])) if name in EXPERIMENTS else stored
+
 def to_compute(name: str, settings: list[str] | None, results_dir: Path) -> Experiment:
     "The same, refused if its results would be mixed with others, or if nothing could be selected from them."
-    e = chosen(name, settings, results_dir)
+    e = planned_anew(name, settings, results_dir)
     if e.selection == 'val' and not e.settings.get('val_fraction'):
         raise UserError(f'{e.name} selects by validation accuracy, but val_fraction=0 holds out no images: '
                         'add --set val_fraction=0.1, or --set selection=train or selection=test')
