@@ -234,10 +234,10 @@ def kept_arrays(selected: 'pd.DataFrame', results_dir: str | Path) -> dict[str, 
     return files
 
 def kept_weights(selected: 'pd.DataFrame', results_dir: str | Path) -> dict[str, bytes]: # by name of the file
-    "`weights/<id>.safetensors` of selected runs, where they are small enough."
+    "`weights/<id>.safetensors` of selected runs that store latents, where they are small enough."
     first = set(selected.drop_duplicates('model').id)
     paths = {row['id']: run_path(row['experiment'], row['id'], results_dir) / WEIGHTS
-             for row in selected.to_dict('records')}
+             for row in selected.to_dict('records') if row['store_latents']}
     sizes = {run_id: path.stat().st_size for run_id, path in paths.items() if path.exists()}
     small = {run_id for run_id, size in sizes.items() if size <= SMALL_WEIGHTS}
     if sum(sizes[run_id] for run_id in small) > KEPT_WEIGHTS:
