@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['COLUMN', 'PAGE', 'STYLE', 'FEW', 'use_style', 'grid', 'StoredResults', 'draw_curve', 'draw_curves', 'curves',
            'legend_columns', 'binarity_figure', 'encoding_figure', 'within_class_figure', 'kinds', 'by_kind',
-           'accuracy_figure', 'latents_of', 'draw_histogram', 'cut_spikes', 'draw_histograms', 'histogram_figure',
-           'coded_arm', 'code_table', 'count_codes', 'draw_codes', 'code_figure', 'save_figure', 'output_folder']
+           'accuracy_figure', 'latents_of', 'draw_histogram', 'cut_spikes', 'draw_histograms', 'say_missing',
+           'histogram_figure', 'save_figure', 'output_folder']
 
 # %% ../nbs/27_figures.ipynb #705787a4
 import math
@@ -18,7 +18,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
@@ -228,9 +227,13 @@ def draw_histograms(axes: Iterable[Axes], results: StoredResults, experiment: st
     for ax, arm in zip(axes, arms, strict=False):
         latents = latents_of(results, experiment, arm)
         if latents is None:
-            ax.text(0.5, 0.5, f'{ARMS[arm].label}: no stored latents', transform=ax.transAxes, ha='center', fontsize=7)
+            say_missing(ax, f'{ARMS[arm].label}: ')
         else:
             draw_histogram(ax, latents, arm, min(node, latents['z'].shape[1] - 1))
+
+def say_missing(ax: Axes, what: str = '') -> None:
+    "In place of what would be drawn from latents."
+    ax.text(0.5, 0.5, f'{what}no stored latents', transform=ax.transAxes, ha='center', fontsize=7)
 
 def histogram_figure(results: StoredResults, node: int = 0) -> Figure:
     "Figure 2: values of one standardised node over the train images; a row for each arm."
@@ -243,51 +246,6 @@ def histogram_figure(results: StoredResults, node: int = 0) -> Figure:
         plt.setp(panels[len(results.arms):], visible=False)
     plt.setp(axes[-1], xlabel=f'node {node + 1}, in standard deviations')
     plt.setp(axes[:, 0], ylabel='density')
-    return fig
-
-# %% ../nbs/27_figures.ipynb #8832a466
-def coded_arm(results: StoredResults, experiment: str) -> str:
-    "The arm whose codes are shown: the first compressed one with stored latents, else the first. Raises `UserError`."
-    stored = [arm for arm in results.arms_of(experiment) if latents_of(results, experiment, arm)]
-    if not stored: raise UserError(f'{experiment} has no stored latents: run it with --set store_latents=true')
-    return next((arm for arm in stored if ARMS[arm].compresses), stored[0])
-
-def code_table(results: StoredResults, experiment: str) -> pd.DataFrame:
-    "Class by bit, with the share of the class's train images on the code. Raises `UserError` without stored latents."
-    from binenc.binarity import class_codes
-    latents = latents_of(results, experiment, coded_arm(results, experiment))
-    codes = class_codes(latents['z'], latents['y'].astype(np.int64))
-    table = pd.DataFrame(codes.bits.int().numpy(), columns=[f'bit {i + 1}' for i in range(codes.bits.shape[1])])
-    table.insert(0, 'class', latents['classes'][codes.classes.numpy()])
-    return table.assign(share=codes.share.numpy())
-
-def count_codes(table: pd.DataFrame) -> int:
-    "How many different codes a code table has."
-    return len(table.filter(like='bit ').drop_duplicates())
-
-# %% ../nbs/27_figures.ipynb #e76cdc63
-def draw_codes(ax: Axes, table: pd.DataFrame, colour: str) -> None:
-    "A code table: filled squares are ones; the share of a class's samples on the code stands beside its row."
-    bits = table.filter(like='bit ').to_numpy()
-    ax.imshow(bits, cmap=sns.light_palette(colour, as_cmap=True), vmin=0, vmax=1.2, aspect='auto')
-    for (i, j), bit in np.ndenumerate(bits):
-        ax.text(j, i, bit, ha='center', va='center', fontsize=7, color='white' if bit else 'black')
-    for i, share in enumerate(table.share):
-        ax.text(bits.shape[1] - 0.4, i, f'{share:.1%}', va='center', fontsize=7)
-    ax.set(yticks=range(len(table)), yticklabels=table['class'], xlabel='bit (right: share on the code)')
-    ax.set_xticks(range(bits.shape[1]), range(1, bits.shape[1] + 1))
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
-
-def code_figure(results: StoredResults) -> Figure:
-    "The codes of each experiment's classes as a picture."
-    tables = [code_table(results, e.name) for e in results.experiments]
-    use_style()
-    size = min(PAGE, COLUMN * len(tables)), max(len(table) for table in tables) * 0.17 + 0.6
-    fig, axes = plt.subplots(1, len(tables), figsize=size, squeeze=False, layout='constrained')
-    for ax, e, table in zip(axes[0], results.experiments, tables, strict=True):
-        draw_codes(ax, table, ARMS[coded_arm(results, e.name)].look.colour)
-        ax.set_title(f'{e.title}: {count_codes(table)} distinct codes')
     return fig
 
 # %% ../nbs/27_figures.ipynb #ab3ac9da

@@ -116,6 +116,19 @@ def test_figures_without_the_runs(binenc, copy):
     assert pictures_and_tables(folder) == before
 
 
+def test_figures_without_latents(command, draw_here, copy):
+    """Where no latents are stored, everything else is drawn and tabled."""
+    folder = copy / 'results' / 'tiny'
+    tables = {name: path.read_bytes() for name in TABLES for path in folder.glob(f'tables/{name}.md')}
+    for part in 'runs', 'figures', 'tables', 'latents':
+        shutil.rmtree(folder / part)
+    done = command('figures', 'tiny', cwd=copy)
+    assert done.returncode == 0, done.stderr
+    assert {path.stem for path in folder.glob('figures/*.pdf')} == set(FIGURES)
+    assert {name: (folder / 'tables' / f'{name}.md').read_bytes() for name in TABLES} == tables
+    assert not list(folder.glob('tables/codes_*'))
+
+
 def test_missing_run_is_named(command, draw_here, copy):
     """A run that was deleted is not in the tables, and both they and the command say so."""
     gone = runs_of(copy)[-1]

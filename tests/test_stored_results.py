@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from binenc import figures, summaries
-from binenc.experiment import expand
+from binenc.experiment import EXPERIMENTS, expand
 from binenc.files import package_version
 from binenc.results import select
 from binenc.store import run_folder, stored_experiment
@@ -26,6 +26,9 @@ SUMMARIES = {
     'table2_auroc': summaries.auroc_table,
     'table3_perturbation': summaries.perturbation_table,
 }
+
+
+RATES = [name for name in KEPT if name.endswith('-rates')]
 
 
 def files(experiment, pattern):
@@ -70,6 +73,17 @@ def test_selected_runs_follow_from_the_runs(experiment):
     """selected.csv is what the experiment's rule selects from runs.csv."""
     stored = [pd.read_csv(RESULTS / experiment / f'{name}.csv') for name in ('runs', 'selected')]
     assert set(select(stored[0], stored_experiment(experiment, RESULTS).selection).id) == set(stored[1].id)
+
+
+@pytest.mark.parametrize('name', RATES)
+def test_replicates_have_the_rates_that_were_best(name):
+    """Where all rates were tried, each model of the preset for which they were has its best one."""
+    runs, picked = (pd.read_csv(RESULTS / name / f'{which}.csv') for which in ('runs', 'selected'))
+    preset = EXPERIMENTS.get(name.removesuffix('-rates'))
+    if not runs.finished.all() or preset is None:
+        assert preset is None or len(runs) < len(expand(name)), 'the preset has rates that were not all tried'
+        return
+    assert {(run.model, run.lr) for run in expand(preset)} == set(zip(picked.model, picked.lr, strict=True))
 
 
 @pytest.mark.parametrize('experiment', STORED)
