@@ -74,15 +74,24 @@ def plan(
 
 def plan_lines(e: Experiment, runs: list[Run]) -> list[str]:
     "The grid, the rule of selection, and the fields that all runs share."
-    shape = f'{len(e.models)} models x {len(e.replicates)} replicates x {len(e.lrs)} learning rates'
     names = [name for name in Run.__dataclass_fields__ if name not in ('experiment', *AXES)]
     shared = {name: {getattr(run, name): None for run in runs} for name in names}
-    return [f'{e.name}: {len(runs)} runs = {shape}',
+    return [f'{e.name}: {_grid(e, len(runs))}',
             f'models         {", ".join(e.models)}',
             f'replicates     {", ".join(map(str, e.replicates))}',
             f'learning rates {", ".join(f"{lr:.4g}" for lr in sorted({run.lr for run in runs}))}',
             f'selection      {e.rule}',
             *(f'{name:<18}{", ".join(map(str, values))}' for name, values in shared.items())]
+
+def _grid(e: Experiment, runs: int) -> str:
+    "How many runs there are, and what of."
+    each = runs / (len(e.models) * len(e.replicates))
+    parts = [(len(e.models), 'model'), (len(e.replicates), 'replicate'),
+             (each, 'learning rate' if each == len(e.lrs) else 'setting')]
+    return f'{_many(runs, "run")} = ' + ' x '.join(_many(*part) for part in parts)
+
+def _many(n: float, what: str) -> str:
+    return f'{n:g} {what}' + 's' * (n != 1)
 
 # %% ../nbs/48_cli.ipynb #fff68e5f
 @app.command()
