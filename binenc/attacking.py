@@ -38,7 +38,7 @@ class Kind:
     uses: str # 'gradients' of the network, its 'decisions', or gradients of an'other' network
     images: int | None = None
 
-FEW = 50 # images at a time; and of the attacks that ask for thousands of decisions, all
+FEW = 50 # images in a batch, and all images of an attack that asks for thousands of decisions
 ATTACKS = { # in the order in which they are made: a later one may begin from what an earlier one found
     'line_search': Kind('decisions'),
     'deepfool': Kind('gradients'),
@@ -252,7 +252,7 @@ def attack(
     results_dir: ResultsDir = RESULTS,
     data_dir: DataDir = DATA,
 ):
-    "Attack the selected runs from their stored weights. Ctrl-C stops; the same command continues."
+    "Attack the selected runs from their stored weights. Ctrl-C stops; the same command without --again continues."
     sources, selected = attackable(chosen(experiment, settings, results_dir), results_dir)
     if not sources:
         raise UserError(f'no selected run of {experiment} has stored weights in {results_dir}: train it first')

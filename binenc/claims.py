@@ -17,7 +17,7 @@ from .statistics import Comparison, Verdict, compare, summarise, verdicts
 class Part:
     "One thing that has to be true for a claim to hold."
     asks: str                     # in words
-    columns: tuple[str, ...]      # of the table of runs: the first that is stored
+    columns: tuple[str, ...]      # of the table of runs: the one with the most numbers
     better: int                   # 1 if BinEnc's number has to be larger, -1 if smaller
     against: tuple[str, ...] = () # arms, each of them
     bound: float | None = None    # or a number that it has to pass
@@ -38,7 +38,7 @@ PAPER = 'Sbailò and Ghiringhelli, arXiv 2310.08224, version 3, 2024'
 
 # %% ../nbs/30_claims.ipynb #42c85edc
 _PEAKS, _FRACTION = ('train_peaks_distance_mean',), ('train_same_encoding_fraction',)
-_COSINE = ('train_vertex_cosine', 'train_cosine_to_vertex', 'train_vertex_cosine_mean')
+_COSINE = ('train_vertex_cosine',)
 _CODE = (
     Claim('binary', 'the network learns to assume only one of two possible values for each dimension in the latent '
           'space', 'the values of a node form two separate peaks',

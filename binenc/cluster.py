@@ -120,7 +120,7 @@ def task(
     raise typer.Exit(run_task(plan, index, runs_per_task, results_dir, data_dir))
 
 Plan = Annotated[Path | None, typer.Option('--plan', help='submit again what was interrupted of this plan')]
-Round = Annotated[int, typer.Option('--round', help='how often that was done')]
+Round = Annotated[int, typer.Option('--round', help='number of this submission, from 1')]
 
 @app.command(hidden=True)
 def after(
@@ -143,8 +143,10 @@ def finish_arrays(e: Experiment, s) -> None:
     if again:
         out.print(f'interrupted runs were submitted again: jobs {", ".join(again)}')
     with FileLock(experiment_folder(e.name, s.results_dir) / '.lock.figures'):
-        draw([e.name], [], s.results_dir)
-    out.print(report.summary(expand(e), s.results_dir))
-    rows, _ = report.run_states(expand(e), s.results_dir)
-    for line in report.failed_lines(rows, s.results_dir):
-        out.print(line)
+        try:
+            draw([e.name], [], s.results_dir)
+        finally: # also where nothing can be drawn, because every run failed
+            out.print(report.summary(expand(e), s.results_dir))
+            rows, _ = report.run_states(expand(e), s.results_dir)
+            for line in report.failed_lines(rows, s.results_dir):
+                out.print(line)

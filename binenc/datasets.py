@@ -180,8 +180,7 @@ def class_names(folder: Path) -> tuple[str, ...]:
     "The classes of an image folder: the folders in train/. Raises `UserError` for fewer than two."
     classes = tuple(path.name for path in _visible(folder / 'train') if path.is_dir())
     if not classes: raise UserError(f'{folder / "train"} holds no class folders: {LAYOUT}')
-    if len(classes) < 2:
-        raise UserError(f'{folder / "train"} has the one class {classes[0]!r}: a classifier needs two or more')
+    if len(classes) < 2: raise UserError(f'{folder / "train"} has the one class {classes[0]!r}: two or more are needed')
     return classes
 
 def list_images(folder: Path, split: str) -> tuple[list[Path], list[int], tuple[str, ...]]:
@@ -198,10 +197,11 @@ def list_images(folder: Path, split: str) -> tuple[list[Path], list[int], tuple[
 
 def _class_files(folder: Path, split: str) -> list[Path]:
     "The images of one class; a class may be missing from test/, but not from train/."
-    if not folder.exists(): return []
-    files = [path for path in _visible(folder) if _is_image(path)]
-    if split == 'train' and not files:
-        raise UserError(f'{printable(folder)} holds no images: add some, or remove the folder')
+    found = _visible(folder) if folder.exists() else []
+    nested = [path for path in found if not path.suffix and path.is_dir()]
+    if nested: raise UserError(f'{printable(nested[0])} is a folder in a class folder: move its images up')
+    files = [path for path in found if _is_image(path)]
+    if split == 'train' and not files: raise UserError(f'{printable(folder)} holds no images: add some, or remove it')
     return files
 
 def printable(path: Path) -> str:

@@ -47,7 +47,8 @@ class Experiment:
     def rule(self) -> str:
         "How runs are selected, in words."
         if not self.tuned: return self.note or 'one run for each model and replicate'
-        return f'{self.tuned} with the best {SELECTION[self.selection]} for each model and replicate'
+        picked = f'{self.tuned} with the best {SELECTION[self.selection]} for each model and replicate'
+        return f'{picked}; {self.note}' if self.note else picked
 
     def override(self, **settings) -> 'Experiment':
         "The same with other settings. An axis takes one value or a list. `experiment` renames it. Raises `UserError`."
@@ -231,11 +232,6 @@ _FAMILY = (
     Experiment('mnist-small-imbalanced', 'MNIST, 5,000 images, imbalanced', dict(
         _SMALL, dataset='mnist-small', epochs=320, gamma_factor=1.0261, imbalance=30.),
         models=(*PAPER_ARMS, 'no_pen_compressed', 'no_pen_scl'), lrs=(5e-4, 1e-3, 2e-3), replicates=FIVE),
-    Experiment('gamma', 'Digits, growth and end of gamma', dict(
-        _SMALL, dataset='digits', log_every=100, deepfool_images=0, store_latents=False),
-        models=('bin_enc',), lrs=(5e-4, 2e-3), replicates=(0, 1, 2),
-        own={'bin_enc': {'epochs': (100, 300), 'gamma_factor': (1.04, 1.08, 1.16, 1.32),
-                         'gamma_max': (1., 10., 100., 1e3, 1e4)}}),
 )
 EXPERIMENTS = {e.name: e for e in (*_PAPER_AND_SMALLER, *_LARGER, *_FAMILY, *_LATER)}
 

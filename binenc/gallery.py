@@ -62,13 +62,15 @@ def look(
     split: str = 'test',
     limit: int = LOOKED_AT, # images of the split, and train images that codes are taken from, at most
 ) -> Seen:
-    "A network's view of a split. Raises `UserError` where latents are not finite, or a class has no train image."
+    "A network's view of a split. Raises `UserError` where latents are not finite, or no train image is of some class."
     train, loader = (_part(trained.loaders[name], limit) for name in ('train', split))
     (_, z_train), (pred, z) = outputs(trained, train[1]), outputs(trained, loader[1])
     if not (z_train.isfinite().all() and z.isfinite().all()): raise UserError(f'{trained.run.id} diverged')
     size = z_train.square().mean(0).sqrt().clamp_min(1e-300)
     found = class_codes(z_train, train[2])
-    if len(found.classes) < len(trained.classes): raise UserError('a class has no train image')
+    if len(found.classes) < len(trained.classes):
+        name = next(name for k, name in enumerate(trained.classes) if k not in found.classes)
+        raise UserError(f'none of the {len(z_train)} train images that are looked at is of class {name}')
     means = torch.stack([z_train[train[2] == k].mean(0) for k in found.classes]) / size
     return Seen(*loader, pred, z / size, z > 0, found.bits, means, trained.classes)
 

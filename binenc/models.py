@@ -104,7 +104,7 @@ SMALL: dict[str, Callable] = { # name -> (channels, width) -> network and number
     'resnet8': resnet8, 'convnet': convnet, 'fastconv': fastconv}
 
 def build_backbone(
-    name: str, # a name in `binenc.experiment.BACKBONES`
+    name: str, # a name in `binenc.run.BACKBONES`
     width: int, # of its first stage; torchvision's networks have their own
     in_shape: tuple[int, int, int], # channels, height, width of an image
 ) -> tuple[nn.Module, int]: # the network and the number of features it returns

@@ -68,7 +68,7 @@ TABLES = {
     'overview_code': 'How binary and how collapsed', 'overview_performance': 'Accuracy, reliability and robustness',
     'measures': 'Every measure',
 }
-ELSEWHERE = ('overview_claims', 'claims', 'attacks', 'codes_') # tables with sections of their own
+ELSEWHERE = ('claims', 'attacks', 'codes_') # tables with sections of their own
 
 def drawn(name: str, results_dir: str | Path, kind: str, ending: str, order: Iterable[str]) -> list[Path]:
     "Files in a folder of an experiment: those of `order` first, then the others by name."
@@ -94,13 +94,10 @@ def stored_table(path: Path, otherwise: str) -> str:
     return from_markdown(path.read_text()) if path.exists() else paragraph(otherwise)
 
 def claim_section(name: str, results_dir: str | Path = 'results') -> str:
-    "The claims with verdicts and intervals; the older comparison of means where there are none."
-    folder = experiment_folder(name, results_dir)
-    older = folder / 'tables' / 'overview_claims.md'
-    if (folder / 'claims.md').exists(): return folded((folder / 'claims.md').read_text())
-    if not older.exists(): return paragraph(f'No claim has been tested yet: run "binenc figures {name}".')
-    return stored_table(older, '') + paragraph(
-        'Yes and no: the means over replicates differ by more than the larger of the two standard deviations.')
+    "The claims with verdicts and intervals."
+    path = experiment_folder(name, results_dir) / 'claims.md'
+    if path.exists(): return folded(path.read_text())
+    return paragraph(f'No claim has been tested yet: run "binenc figures {name}".')
 
 def folded(text: str) -> str:
     "Markdown below a heading of a page: without its title, and what comes after its first part can be unfolded."
@@ -114,7 +111,7 @@ def code_section(name: str, results_dir: str | Path = 'results') -> str:
                         f'No code table is there: latents are not stored, or "binenc figures {name}" has not run.')
 
 def attack_section(name: str, results_dir: str | Path = 'results') -> str:
-    "Accuracy under attack."
+    "The smallest perturbations that the attacks found."
     return stored_table(experiment_folder(name, results_dir) / 'tables' / 'attacks.md',
                         f'Only DeepFool has been run (see the tables): further attacks need "binenc attack {name}".')
 
@@ -144,7 +141,9 @@ def image_section(results: StoredResults, data_dir: str | Path = 'datasets') -> 
         return paragraph(f'The images of {run.dataset} are not on this machine: run "binenc data {run.dataset}", '
                          'then the report again.')
     from binenc.measuring import load_run
-    return _images(load_run(run, results.results_dir, data_dir))
+    try:
+        return _images(load_run(run, results.results_dir, data_dir))
+    except UserError as error: return paragraph(f'{error}.')
 
 def _run_with_weights(results: StoredResults, e: Experiment) -> Run | None:
     "The first selected run of a compressed arm whose weights are stored, or None."

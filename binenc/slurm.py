@@ -240,7 +240,10 @@ def run_task(
         print(f'{START}{job_name()}', flush=True)
         lines = read_plan(plan)[task * runs_per_task:(task + 1) * runs_per_task]
         runs = [planned_run(line) for line in lines]
-        todo = [] if is_cancelled(plan) else pending(runs, results_dir)
+        if is_cancelled(plan):
+            print('this submission was cancelled: nothing is computed', flush=True)
+            return 1
+        todo = pending(runs, results_dir)
         for run in todo:
             note_start(run, results_dir)
         done = _compute(todo, results_dir, data_dir)

@@ -61,7 +61,7 @@ class Submission:
     train_flags: tuple[str, ...] = ()    # of the cluster, for training
     figures_flags: tuple[str, ...] = ()  # of the cluster, for the figures
     flags: tuple[str, ...] = ()          # of the user, for training
-    round: int = 1                       # how often interrupted runs have been submitted again
+    round: int = 1                       # number of this submission, from 1
     epoch_seconds: float | None = None   # as measured in earlier runs of the experiment
 
     @property

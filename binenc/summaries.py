@@ -107,7 +107,7 @@ def in_print(mean: float, std: float, n: int) -> str:
     "`mean ± std`, to two digits of the deviation; the mean alone where that is 0; `–` for nothing."
     if not n: return '–'
     if 0 < abs(mean) < 1e-3: return _scientific(mean, std)
-    if n == 1 or std == 0 or not math.isfinite(std): return f'{mean:.4g}'
+    if n == 1 or not std > 1e-12 * abs(mean) or math.isinf(std): return f'{mean:.4g}' # equal numbers, but for rounding
     digits = max(0, min(6, 1 - math.floor(math.log10(std))))
     return f'{mean:.{digits}f} ± {std:.{digits}f}'
 
@@ -224,7 +224,7 @@ def selection_markdown(table: pd.DataFrame, captions: Iterable[str]) -> str:
     shown = shown.assign(text=[_rule_cell(row) for row in shown.to_dict('records')])
     shown = shown.assign(rule=[f'by {SELECTION[rule]}' for rule in shown.rule])
     wide = shown.pivot_table(index=['experiment', 'model'], columns='rule', values='text', aggfunc='first', sort=False)
-    return markdown_table(wide.reset_index()) + _caption([*captions, *SELECTION_NOTES])
+    return markdown_table(wide.fillna('–').reset_index()) + _caption([*captions, *SELECTION_NOTES])
 
 def _rule_cell(row: dict) -> str:
     shown = in_print(row['mean'], row['std'], row['n'])
@@ -282,8 +282,10 @@ def arms_markdown(table: pd.DataFrame, captions: Iterable[str]) -> str:
     tested = int(table.p.notna().sum())
     notes = [*captions, f'▲ and ▼: above and below the baseline, p at most {LEVEL:g} in a test paired by replicate; of '
              f'{tested} tests about {tested * LEVEL:.0f} would be so without any effect']
-    sentences = [f'- {_arm_sentence(name, rows)}' for name, rows in table.groupby('model', sort=False)]
-    return markdown_table(wide.reset_index()) + _caption(notes) + '\n' + '\n'.join(sentences) + '\n'
+    several = table.experiment.nunique() > 1
+    sentences = [f'- {title}, {_arm_sentence(name, rows)}' if several else f'- {_arm_sentence(name, rows)}'
+                 for (title, name), rows in table.groupby(['experiment', 'model'], sort=False)]
+    return markdown_table(wide.fillna('–').reset_index()) + _caption(notes) + '\n' + '\n'.join(sentences) + '\n'
 
 def _arm_cell(row: dict) -> str:
     mark = ('▲' if row['difference'] > 0 else '▼') if row['p'] <= LEVEL else ''

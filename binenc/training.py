@@ -6,7 +6,7 @@
 __all__ = ['CHECKPOINT_SECONDS', 'REPORT_SECONDS', 'LONG_EPOCH', 'convolutions', 'train_epoch', 'measure_epoch', 'course',
            'write_course', 'Clock', 'report', 'progress_line', 'EpochLeft', 'WayBack', 'Stopped', 'fit', 'one_epoch',
            'leave_epoch', 'timed_epoch', 'is_measured', 'latent_bytes', 'measured_by', 'finish', 'prepare',
-           'device_name', 'note_few_vertices', 'train']
+           'check_precision', 'device_name', 'note_few_vertices', 'train']
 
 # %% ../nbs/24_training.ipynb #960ea9ae
 import copy
@@ -260,14 +260,16 @@ def finish(folder: RunFolder, training: Training, loaders: dict[str, DeviceLoade
 
 # %% ../nbs/24_training.ipynb #48b7d830
 def prepare(run: Run) -> torch.device:
-    "Seed torch, set its threads, and return the device: a GPU if there is one. `UserError` for TF32 without one."
+    "Seed torch, set its threads, and return the device: a GPU if there is one."
     torch.manual_seed(run.replicate)
     torch.set_num_threads(run.threads)
     torch.backends.cudnn.allow_tf32 = False
-    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    if run.precision == 'tf32' and device.type != 'cuda':
+    return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+
+def check_precision(run: Run) -> None:
+    "Raises `UserError` for training in TF32 without a GPU. Measuring is always in float32 and needs none."
+    if run.precision == 'tf32' and not torch.cuda.is_available():
         raise UserError('precision=tf32 needs a GPU, and there is none here: add --set precision=fp32')
-    return device
 
 def device_name(device: torch.device) -> str:
     "The GPU's name, or `cpu` with the widest vector instructions that torch uses: they decide the last bits of a run."
@@ -289,6 +291,7 @@ def train(
     "Train, measure and store a run; continues where it was interrupted. Raises `UserError`, and `Stopped` if asked to."
     folder = run_folder(run, results_dir)
     if (metrics := tidied(folder)) is not None: return metrics
+    check_precision(run)
     device = prepare(run)
     splits = load_splits(run, data_dir)
     acquire(folder.path, f'run {run.id}')

@@ -50,6 +50,12 @@ for run in "results/$name/runs"/*/; do
         cp "$run/weights.safetensors" "$staged/$name/weights/$(basename "$run").safetensors"
     fi
 done
+(
+    cd "$staged/$name"
+    for weights in weights/*.safetensors; do # they join the list of what is stored, too
+        [ ! -e "$weights" ] || grep -q "  $weights\$" SHA256SUMS || sha256sum "$weights" >> SHA256SUMS
+    done
+)
 tar cz -C "$staged" "$name" | split -b 15000000 -d - "$out/$name.tar.gz."
 du -ch "$out/$name".tar.gz.* | tail -n 1
 [ $code = 124 ] && code=0

@@ -14,5 +14,6 @@ BINENC_FIGURES_FLAGS="--time=01:00:00"
 # Partition or account, if your cluster wants one, for both:
 # BINENC_TRAIN_FLAGS+=" --partition=gpu --account=me"; BINENC_FIGURES_FLAGS+=" --partition=cpu --account=me"
 
-# A folder on the node's own disk for temporary files; by default what the cluster calls TMPDIR, else /tmp.
+# A folder on the node's own disk for temporary files; by default TMPDIR if its name is shorter than 22 characters, else
+# /tmp (sockets lie there, whose paths must be short).
 # BINENC_SCRATCH=/local/$USER

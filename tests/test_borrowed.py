@@ -16,6 +16,7 @@ from binenc.store import runs_with_weights, stored_experiment
 from helpers import BINENC, REPO, TINY, environment, settings
 
 ONE = dict(experiment='lent', model='bin_enc', replicate='0,1', lr='1e-3', **TINY)
+TWO_RATES = ONE | {'lr': '1e-3,2e-3'}  # of which one is selected for each replicate
 
 
 def run(*words, cwd):
@@ -45,9 +46,9 @@ def archive(path):
 
 
 def test_from_training_to_the_table_at_home(tmp_path):
-    """Two runs on packed images, attacked, packed in parts, merged elsewhere: with numbers, attacks and weights."""
+    """Runs on packed images, attacked, packed in parts, merged elsewhere: with numbers, attacks, and weights of all."""
     borrowed = tmp_path / 'borrowed'
-    words = '--archive', archive(tmp_path / 'mine.tar.xz').name, *settings(dataset='folder:datasets/mine', **ONE)
+    words = '--archive', archive(tmp_path / 'mine.tar.xz').name, *settings(dataset='folder:datasets/mine', **TWO_RATES)
     done = run(copied(borrowed), 'demo', 5, 'out', *words, '--jobs', 2, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     parts = sorted((tmp_path / 'out').glob('lent.tar.gz.*'))
@@ -57,9 +58,9 @@ def test_from_training_to_the_table_at_home(tmp_path):
     subprocess.run(unpack, shell=True, check=True)
     assert not check_stored(tmp_path / 'there' / 'lent')
     done = run(BINENC, 'merge', tmp_path / 'there', cwd=tmp_path)
-    assert done.returncode == 0 and '2 runs added' in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0 and '4 runs added' in done.stdout, done.stdout + done.stderr
     runs = expand(stored_experiment('lent', tmp_path / 'results'))
-    assert len(runs_with_weights(runs, tmp_path / 'results')) == 2
+    assert len(runs_with_weights(runs, tmp_path / 'results')) == len(runs) == 4
     table = pd.read_csv(tmp_path / 'results' / 'lent' / 'runs.csv')
     assert table.finished.all() and pd.read_csv(tmp_path / 'results' / 'lent' / 'attacks.csv.gz').id.nunique() == 2
 

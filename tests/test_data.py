@@ -408,13 +408,17 @@ def image_outside(pets):
     shutil.copy(pets / 'train' / 'a' / '0.png', pets / 'train' / 'lost.png')
 
 
+def nested_folder(pets):
+    (pets / 'train' / 'a' / '2021').mkdir()
+
+
 def huge_image(pets):
     Image.new('1', (14000, 14000)).save(pets / 'train' / 'a' / '0.png')
 
 
 @pytest.mark.parametrize(
     'spoil, words', [(empty_class, 'empty holds no images'), (image_outside, 'lost.png is in no class folder'),
-                     (huge_image, '0.png has too many pixels')])
+                     (nested_folder, '2021 is a folder in a class folder'), (huge_image, '0.png has too many pixels')])
 def test_spoiled_folder(spoil, words, tmp_path):
     """Refused in one sentence that names the file or folder."""
     write_folder(tmp_path / 'pets', (6, 6))

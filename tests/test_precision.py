@@ -1,14 +1,20 @@
 """bf16 in the backbone gives the codes that fp32 gives, and numbers that differ no more than replicates do."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
+from binenc.errors import UserError
 from binenc.experiment import expand
+from binenc.measuring import load_run
 from binenc.results import collect
+from binenc.run import Run
+from binenc.store import run_folder
 from binenc.training import train
-from helpers import REPO
+from helpers import REPO, TINY
 
 REPLICATES = 0, 1, 2
 
@@ -55,3 +61,17 @@ def test_difference_within_the_spread(numbers, metric, least):
 def test_bf16_is_used(numbers):
     """The two are not the same training."""
     assert all(low['train_loss'] != full['train_loss'] for low, full in zip(numbers['bf16'], numbers['fp32']))
+
+
+def test_tf32_is_measured_without_a_gpu(trained, tmp_path):
+    """A network trained in TF32 elsewhere can be loaded anywhere: measuring is in float32. Training it cannot be."""
+    run = Run(**TINY)
+    there = replace(run, precision='tf32')
+    folder = run_folder(there, tmp_path).path
+    folder.mkdir(parents=True)
+    shutil.copy(run_folder(run, trained).path / 'weights.safetensors', folder)
+    weights = [part.classifier.state_dict() for part in (load_run(run, trained), load_run(there, tmp_path))]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match='tf32 needs a GPU'):
+            train(there, tmp_path)

@@ -9,9 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from binenc.slurm import send_all
-from binenc.submission import Submission, array_command
-from helpers import BINENC, REPO, settings
+from binenc.errors import UserError
+from binenc.experiment import EXPERIMENTS
+from binenc.run import Run
+from binenc.slurm import run_task, send_all
+from binenc.store import keep_experiment
+from binenc.submission import Submission, array_command, write_plan
+from helpers import BINENC, REPO, TINY, settings
 
 GOLDEN = Path(__file__).parent / 'golden' / 'submissions.txt'
 PAPER = Submission(
@@ -135,6 +139,27 @@ def test_user_flags_come_last(flags):
     command = array_command(replace(PAPER, flags=tuple(flags)), 0, 360)
     options = command[: command.index('slurm/train.sbatch')]
     assert options[len(options) - len(flags) :] == flags
+
+
+def test_task_of_a_cancelled_plan(tmp_path, monkeypatch, capsys):
+    """A task that had not begun when its plan was cancelled computes nothing and does not return to the queue."""
+    monkeypatch.setattr('binenc.slurm.scheduler', lambda *words: pytest.fail(f'asked for {words}'))
+    plan = write_plan([Run(**TINY)], tmp_path / 'plans')
+    plan.with_suffix('.cancelled').touch()
+    assert run_task(plan, 0, 1, tmp_path / 'results', tmp_path) == 1
+    assert 'was cancelled' in capsys.readouterr().out and not (tmp_path / 'results').exists()
+
+
+def test_figures_after_every_run_failed(tmp_path, monkeypatch, capsys):
+    """Nothing can be drawn: the job says so by failing, and still lists the runs."""
+    from binenc import cluster
+
+    monkeypatch.setattr('binenc.slurm.submit_again', lambda e, s: [])
+    e = EXPERIMENTS['demo'].override(model='bin_enc', replicate=0, experiment='lost')
+    keep_experiment(e, tmp_path)
+    with pytest.raises(UserError, match='no run has finished'):
+        cluster.finish_arrays(e, replace(PAPER, experiment='lost', results_dir=tmp_path))
+    assert 'lost: 2 new of 2 runs' in capsys.readouterr().out
 
 
 if __name__ == '__main__':
