@@ -139,9 +139,10 @@ def attack_run(
     restore_run(run, results_dir)
     folder, target = run_folder(run, results_dir), Target(load_run(run, results_dir, data_dir), images)
     other = load_run(source, results_dir, data_dir).classifier if source not in (None, run) else None
-    rows, weights = stored_rows(run, results_dir), weights_digest(run, results_dir)
+    weights = weights_digest(run, results_dir)
     acquire(folder.path, f'run {run.id}')
     try:
+        rows = stored_rows(run, results_dir)
         return _all_rows(folder, target, wanted_attacks(run, source), other, rows[:0] if again else rows, weights, say)
     finally:
         release(folder.path)

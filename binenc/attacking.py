@@ -22,6 +22,7 @@ from .console import (
 from .errors import UserError
 from .experiment import Experiment, expand
 from .files import digest, read_bytes, read_csv, table_bytes, table_path, write_stored
+from .locks import keeping
 from .run import Run
 from .store import KEPT_FILES, experiment_folder, run_folder, tidy, weights_path
 
@@ -213,12 +214,13 @@ def keep_attacks(runs: list[Run], results_dir: str | Path = 'results') -> Path:
     import pandas as pd
     folder = experiment_folder(runs[0].experiment, results_dir)
     path = table_path(folder, TABLE)
-    parts = [stored_rows(run, results_dir).assign(id=run.id)[['id', *ROW]] for run in runs]
-    if path.exists():
-        kept = read_csv(path)
-        parts.append(kept[~kept.id.isin([run.id for run in runs])])
-    table = pd.concat([part for part in parts if len(part)], ignore_index=True)
-    write_stored(folder, {path.name: table_bytes(table, path)}, adopt=KEPT_FILES)
+    with keeping(folder):
+        parts = [stored_rows(run, results_dir).assign(id=run.id)[['id', *ROW]] for run in runs]
+        if path.exists():
+            kept = read_csv(path)
+            parts.append(kept[~kept.id.isin([run.id for run in runs])])
+        table = pd.concat([part for part in parts if len(part)], ignore_index=True)
+        write_stored(folder, {path.name: table_bytes(table, path)}, adopt=KEPT_FILES)
     return path
 
 def execute_attacks(
@@ -282,8 +284,8 @@ def _test_images(run: Run, data_dir: Path) -> int:
 def show_attacks(name: str, settings: list[str], results_dir: Path) -> None:
     "Draw the table and the figure, and print the table."
     from binenc.figures import output_folder
-    from binenc.launch import execute_notebook
+    from binenc.launch import draw_figure
     folder = output_folder([name], results_dir, settings)
     parameters = {'experiments': [name], 'settings': settings, 'results_dir': str(Path(results_dir).resolve())}
-    execute_notebook('figures/attacks.ipynb', folder / 'notebooks' / 'attacks.ipynb', parameters)
+    draw_figure('attacks.ipynb', folder / 'notebooks' / 'attacks.ipynb', parameters)
     out.print((folder / 'tables' / 'attacks.md').read_text())

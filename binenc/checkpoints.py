@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from .data import ranks_in_class
 from .errors import UserError
-from .files import read_stored, write_bytes
+from .files import read_bytes, read_stored, write_bytes
 from .losses import build_loss
 from .models import Classifier, build_classifier
 from .run import Run, stored_run
@@ -110,11 +110,14 @@ def remove_checkpoints(folder: RunFolder) -> None:
 
 # %% ../nbs/23_checkpoints.ipynb #6a8936f7
 def read_checkpoint(path: Path, run: Run) -> dict:
-    "A checkpoint's content, on the CPU. Raises `UserError` if it is damaged or of another run."
+    "A checkpoint's content, on the CPU. Raises `UserError` if it cannot be read, is damaged or of another run."
+    return _checkpoint(read_bytes(path), path, run)
+
+def _checkpoint(content: bytes, path: Path, run: Run) -> dict:
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if (part := archive.testzip()): raise ValueError(f'checksum of {part}')
-        state = torch.load(path, map_location='cpu', weights_only=True)
+        state = torch.load(io.BytesIO(content), map_location='cpu', weights_only=True)
         same = stored_run(state['run']) == run
     except Exception as error: # whatever a damaged archive makes of the readers
         raise UserError(f'checkpoint {path} is damaged ({type(error).__name__}: {str(error)[:80]})') from None
@@ -125,10 +128,12 @@ def find_checkpoint(
     folder: RunFolder,
     say: Callable[[str], None] = print,
 ) -> dict | None:
-    "The newest checkpoint that is whole, or None; says which ones are damaged and what is used instead."
+    """The newest checkpoint that is whole, or None; says which ones are damaged and what is used instead.
+    One that cannot be read may be whole, and nothing is started again over it: raises `UserError`."""
     candidates = [folder / name for name in (CHECKPOINT, PREVIOUS) if (folder / name).exists()]
     for path in candidates:
-        try: return read_checkpoint(path, folder.run)
+        content = read_bytes(path)
+        try: return _checkpoint(content, path, folder.run)
         except UserError as error:
             instead = 'the run starts again' if path == candidates[-1] else 'the previous one is used'
             say(f'{error}; {instead}')

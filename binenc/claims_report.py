@@ -25,9 +25,9 @@ from .claims import CLAIMS, METHOD, PAPER, judge
 from .console import RESULTS, ResultsDir, app, out
 from .errors import UserError
 from .experiment import EXPERIMENTS, SELECTION, Experiment, expand
-from .files import read_bytes, write_stored
+from .files import read_bytes
 from .statistics import ENOUGH, LEVEL, Summary, summarise
-from .store import KEPT_FILES, experiment_folder, resolve_experiment
+from .store import experiment_folder, keep_files, resolve_experiment
 
 # %% ../nbs/43_claims_report.ipynb #1c15fca3
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ def plain(value: object) -> object:
 
 def keep_report(report: dict, results_dir: str | Path = 'results') -> None:
     "Write `claims.json` and `claims.md` of an experiment. Raises `UserError`."
-    write_stored(experiment_folder(report['experiment'], results_dir), claims_bytes(report), KEPT_FILES)
+    keep_files(report['experiment'], claims_bytes(report), results_dir)
 
 # %% ../nbs/43_claims_report.ipynb #21463980
 def verdict_table(reports: Mapping[str, dict]) -> 'pd.DataFrame': # by title

@@ -10,6 +10,7 @@ __all__ = ['version', 'options', 'data', 'plan', 'plan_lines', 'run', 'elsewhere
 # %% ../nbs/48_cli.ipynb #fd6af702
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +23,7 @@ from binenc.console import (
     to_compute)
 from .errors import UserError, reason
 from .experiment import AXES, EXPERIMENTS, Experiment, expand, parse_settings, planned
-from .files import check_stored
+from .files import SUMS, check_stored
 from .run import Run
 from .store import (
     KEPT_FILES, RUN_FILES, experiment_folder, is_measured, keep_experiment, run_folder, runs_with_weights,
@@ -103,18 +104,16 @@ def run(
     data_dir: DataDir = DATA,
 ):
     "Compute one run through papermill: the first that fits. Ctrl-C stops it; the same command continues it."
-    from binenc.launch import Sweep, pending, run_state
+    from binenc.launch import Sweep, run_state
     wanted = one_run(experiment, settings, results_dir)
     out.print(f'run {wanted.id}')
     tidy([wanted], results_dir)
     state, reason = run_state(run_folder(wanted, results_dir))
     if state == 'damaged': raise UserError(reason)
-    if state == 'finished' or pending([wanted], results_dir) or state == 'running':
-        done = Sweep([wanted], results_dir, data_dir, on_line=lambda _, text: print(text, flush=True))()
-        state, reason = done.outcome.get(wanted, ('interrupted', ''))
-        if state in ('running', 'failed'): raise UserError(reason or elsewhere(wanted))
-        if state != 'finished':
-            raise stopped()
+    done = Sweep([wanted], results_dir, data_dir, on_line=lambda _, text: print(text, flush=True))()
+    state, reason = done.outcome.get(wanted, ('interrupted', ''))
+    if state in ('running', 'failed'): raise UserError(reason or elsewhere(wanted))
+    if state != 'finished': raise stopped()
     out.print(f'finished: {run_folder(wanted, results_dir).path}')
 
 def elsewhere(run: Run) -> str:
@@ -143,14 +142,14 @@ def sweep(
     from binenc.launch import StopOnSignal
     from binenc.status import summary
     e = to_compute(experiment, settings, results_dir)
-    with StopOnSignal(): # a signal while PyTorch is being imported is taken over by what follows
-        interrupted = sweep_all(e, jobs, wait, results_dir, data_dir)
+    with StopOnSignal() as signals: # one while PyTorch is being imported is taken over by what follows
+        interrupted = sweep_all(e, jobs, wait, results_dir, data_dir, lambda: bool(signals.received))
     out.print(summary(expand(e), results_dir))
     if interrupted: raise stopped()
     if any_unfinished(expand(e), results_dir): raise typer.Exit(1)
 
 def sweep_all(e: Experiment, jobs: int | None, wait: bool, results_dir: Path, data_dir: Path,
-              ) -> bool: # whether it was interrupted
+              stops: Callable[[], bool]) -> bool: # whether it was interrupted
     "Compute what is pending; then, if that is wanted, wait for what others compute, and take over what they leave."
     from binenc.kernels import call_warm
     from binenc.launch import execute, pending
@@ -163,7 +162,8 @@ def sweep_all(e: Experiment, jobs: int | None, wait: bool, results_dir: Path, da
             call_warm(check_can_train, todo[0], data_dir)
             keep_experiment(e, results_dir)
             if compute(e.name, todo, len(runs), jobs, results_dir, data_dir, execute): return True
-        if not wait or not wait_for_others(runs, results_dir): return False
+        if not wait: return False
+        if not wait_for_others(runs, results_dir, stops): return stops()
 
 def check_can_train(run: Run, data_dir: Path) -> None:
     "Raises `UserError` for missing or damaged data, or a precision that this machine lacks, before anything starts."
@@ -232,7 +232,7 @@ def status(
     results_dir: ResultsDir = RESULTS,
     failed: Annotated[bool, typer.Option('--failed', help='list failed runs and the notebooks to open')] = False,
     watch: Annotated[float | None, typer.Option(
-        '--watch', metavar='SECONDS', min=1, help='show it again until nothing runs or waits')] = None,
+        '--watch', metavar='SECONDS', min=1, max=86_400, help='show it again until nothing runs or waits')] = None,
 ):
     "Show the runs of an experiment by state."
     if experiment is None: return list_experiments(results_dir)
@@ -281,7 +281,7 @@ def verify(
     "Compare every stored file of an experiment with the list of checksums in its folder."
     if experiment not in stored_names(results_dir): raise UserError(f'{experiment} has no results in {results_dir}')
     folder = experiment_folder(experiment, results_dir)
-    runs = sorted(path.parent for path in folder.glob('runs/*/metrics.json'))
+    runs = sorted({path.parent for name in ('metrics.json', SUMS) for path in folder.glob(f'runs/*/{name}')})
     problems = check_stored(folder, KEPT_FILES if accept else ())
     problems += [problem for run in runs for problem in check_stored(run, RUN_FILES if accept else ())]
     for problem in problems:

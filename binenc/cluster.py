@@ -26,12 +26,20 @@ MaxParallel = Annotated[int, typer.Option(
     '--max-parallel', metavar='N', min=0, help='array tasks at a time; 0: as many as the cluster gives')]
 Flags = Annotated[list[str] | None, typer.Argument(metavar='[-- SBATCH FLAGS]', help='passed to sbatch; they win')]
 
+def _flags_of(variable: str) -> tuple[str, ...]:
+    try: return tuple(shlex.split(os.environ.get(variable, '')))
+    except ValueError as error:
+        raise UserError(f'{variable}={os.environ[variable]!r} in slurm/cluster.sh cannot be read: {error}') from None
+
 def submission(runs: list[Run], settings, results_dir: Path, data_dir: Path, flags, **options):
     "The options of `submit` as one object."
     from binenc.scheduler import max_array_size
     from binenc.slurm import epoch_seconds
     from binenc.submission import Submission
-    train, figures = (tuple(shlex.split(os.environ.get(f'BINENC_{kind}_FLAGS', ''))) for kind in ('TRAIN', 'FIGURES'))
+    train, figures = (_flags_of(f'BINENC_{kind}_FLAGS') for kind in ('TRAIN', 'FIGURES'))
+    for flag in (*train, *figures, *(flags or ())):
+        if flag.startswith(('--comment', '--job-name', '-J')):
+            raise UserError(f'{flag} cannot be set: binenc recognises its jobs by their name and comment')
     return Submission(
         runs[0].experiment, results_dir.resolve(), data_dir.resolve(), settings=tuple(settings or ()),
         max_array_size=max_array_size(), train_flags=train, figures_flags=figures, flags=tuple(flags or ()),

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STATES', 'WITH_NETWORKS', 'DEAD', 'NO_MEMORY', 'run_state', 'states', 'pending', 'notebook_path', 'check_parameters',
            'execute_notebook', 'short_folder', 'LineWriter', 'failure_reason', 'next_notebook', 'failed', 'died',
-           'execute', 'execute_measures', 'failure', 'Sweep', 'default_jobs', 'draw_figures']
+           'execute', 'execute_measures', 'failure', 'Sweep', 'default_jobs', 'draw_figures', 'draw_figure']
 
 # %% ../nbs/36_launch.ipynb #d729c14b
 import os
@@ -51,8 +51,11 @@ def states(
     return [_state(run, there[run.experiment], kept[run.experiment], results_dir) for run in runs]
 
 def _state(run: Run, there: set[str], kept: set[str], results_dir: str | Path) -> tuple[str, str]:
-    state = run_state(run_folder(run, results_dir)) if run.id in there else ('new', '')
-    return ('finished', '') if state[0] == 'new' and run.id in kept else state
+    folder = run_folder(run, results_dir)
+    state = run_state(folder) if run.id in there else ('new', '')
+    if run.id not in kept or state[0] not in ('new', 'interrupted', 'failed'): return state
+    begun = run.id in there and (folder / 'progress.json').exists() # it was to be repeated
+    return state if begun else ('finished', '')
 
 def _run_names(experiment: str, results_dir: str | Path) -> set[str]:
     folder = experiment_folder(experiment, results_dir) / 'runs'
@@ -189,8 +192,9 @@ def execute_measures(
     say: Callable[[str], None] = print,
 ) -> str: # 'finished'
     "Measure one run with `nbs/measure.ipynb`, from its stored weights. Raises `UserError` if it fails."
+    from binenc.measuring import restore_run
     folder = run_folder(run, results_dir)
-    _make(folder.path)
+    restore_run(run, results_dir)
     parameters = {'experiment': run.experiment, 'run_id': run.id, 'only': list(only)}
     _run_notebook('measure', folder, parameters, results_dir, data_dir, say)
     return 'finished'
@@ -298,9 +302,10 @@ def draw_figures(
     names = sorted(path.name for path in notebook_path('figures').glob('*.ipynb'))
     own_temporary_folder()
     with ThreadPoolExecutor(jobs or cores()) as pool:
-        list(pool.map(lambda name: _draw(name, folder / 'notebooks' / name, parameters), names))
+        list(pool.map(lambda name: draw_figure(name, folder / 'notebooks' / name, parameters), names))
 
-def _draw(name: str, output: Path, parameters: dict) -> None:
+def draw_figure(name: str, output: Path, parameters: dict) -> None:
+    "Execute a notebook of `nbs/figures`. Raises `UserError` with the reason where it fails."
     try:
         execute_notebook(f'figures/{name}', output, parameters)
     except UserError: raise

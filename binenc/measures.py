@@ -181,10 +181,11 @@ def largest_difference(
     now: dict[str, float],
 ) -> tuple[float, str]: # relative difference and the column; 0 and nothing if no column is in both
     "The number that differs most from the stored one. NaN equals NaN."
-    differences = [(_relative(before[column], now[column]), column) for column in now if before.get(column) is not None]
+    differences = [(_relative(before[column], now[column]), column) for column in now if column in before]
     return max(differences, default=(0., ''))
 
-def _relative(a: float, b: float) -> float:
+def _relative(a: float | None, b: float | None) -> float: # metrics.json has None for what is not finite
+    a, b = (math.nan if value is None else value for value in (a, b))
     if a == b or math.isnan(a) and math.isnan(b): return 0.
     difference = abs(a - b) / max(abs(a), abs(b))
     return math.inf if math.isnan(difference) else difference

@@ -69,14 +69,15 @@ def measure_run(
     data_dir: str | Path = 'datasets',
 ) -> dict[str, float]: # by column
     "Compute measures from stored weights and store them. Raises `UserError` if there are no weights."
-    wanted, before = wanted_measures(only), stored_numbers(run, results_dir)
+    wanted = wanted_measures(only)
     trained = load_run(run, results_dir, data_dir)
+    restore_run(run, results_dir)
     predictions = {split: evaluate(trained.classifier, loader) for split, loader in trained.loaders.items()}
     numbers = all_numbers(run, trained.classifier, trained.loaders, predictions, wanted)
     folder = run_folder(run, results_dir)
     acquire(folder.path, f'run {run.id}')
     try:
-        _store(folder, before, numbers, wanted, results_dir)
+        _store(folder, stored_numbers(run, results_dir), numbers, wanted, results_dir)
     finally:
         release(folder.path)
     return numbers
@@ -109,6 +110,8 @@ def restore_run(run: Run, results_dir: str | Path = 'results') -> None:
     folder = run_folder(run, results_dir)
     files = missing_files(folder, results_dir)
     if not (folder / 'metrics.json').exists():
-        files['metrics.json'] = metrics_bytes(run, stored_numbers(run, results_dir), {})
+        numbers = stored_numbers(run, results_dir)
+        if 'test_accuracy' not in numbers: raise UserError(f'run {run.id} has not finished: train it first')
+        files['metrics.json'] = metrics_bytes(run, numbers, {})
     if files:
         write_stored(folder.path, files, adopt=RUN_FILES)

@@ -20,7 +20,7 @@ from .errors import UserError, unknown
 from .experiment import SELECTION, Experiment, expand
 from .files import (
     array_bytes, check_stored, read_arrays, read_csv, read_json, read_stored, table_bytes, table_path, write_stored)
-from .locks import keeping, owner_of
+from .locks import acquire, keeping
 from .run import DEFAULTS, fields_of
 from .store import (
     HISTORY, KEPT_FILES, WEIGHTS, RunFolder, experiment_bytes, experiment_folder, grown, kept_rows, read_history,
@@ -56,7 +56,7 @@ def kept_table(
     ids = list(kept_rows(name, results_dir))
     if not ids: return None
     table = read_csv(experiment_folder(name, results_dir) / 'runs.csv')
-    table = table[table.finished.astype(bool)].assign(id=ids)
+    table = table[table.finished.astype(bool)].assign(id=ids, experiment=name) # a name may look like a number
     newer = {field: [default] * len(table) for field, default in DEFAULTS.items() if field not in table}
     return pd.concat([table, pd.DataFrame(newer, index=table.index)], axis=1)
 
@@ -170,9 +170,8 @@ def keep_results(
     experiment: Experiment,
     results_dir: str | Path = 'results',
 ) -> 'tuple[pd.DataFrame, pd.DataFrame]': # planned runs, selected runs
-    """Write `runs.csv`, `selected.csv`, `history.csv`, `latents/`, `snapshots/` and `weights/` of the whole experiment
-    as it is stored: all its figures can be drawn from them. A finished run is never removed from a table.
-    Raises `UserError`, and then has written nothing."""
+    """Write tables, latents, snapshots and weights of the experiment as it is stored: all its figures can be drawn from
+    them. A finished run is never removed from a table. Raises `UserError`, and then has written nothing."""
     folder = experiment_folder(experiment.name, results_dir)
     with keeping(folder) if folder.is_dir() else nullcontext(): # a command that fails makes no folder
         return _keep(grown(experiment, results_dir), folder, results_dir)
@@ -181,7 +180,7 @@ def _keep(experiment: Experiment, folder: Path, results_dir: str | Path) -> 'tup
     tidy(expand(experiment), results_dir)
     runs = collect(experiment, results_dir)
     selected = select(runs, experiment.selection)
-    history = histories(selected, results_dir)
+    history = _with_kept_history(histories(selected, results_dir), experiment.name, results_dir)
     tables = ('runs.csv', with_kept_runs(runs, experiment.name, results_dir)), ('selected.csv', selected)
     files = {name: _lean(table, folder / name).to_csv(index=False).encode() for name, table in tables}
     steps = table_path(folder, 'history.csv')
@@ -198,6 +197,14 @@ def with_kept_runs(runs: 'pd.DataFrame', name: str, results_dir: str | Path) -> 
     if kept is None or kept.id.isin(runs.id).all(): return runs
     return pd.concat([runs, kept[~kept.id.isin(runs.id)]], ignore_index=True)
 
+def _with_kept_history(history: 'pd.DataFrame', name: str, results_dir: str | Path) -> 'pd.DataFrame':
+    "Histories, and those of runs that were selected before and are stored nowhere else."
+    import pandas as pd
+    kept = kept_history(name, results_dir)
+    if kept is None: return history
+    former = {i for i in {*kept.id} - {*history.id} if not (run_path(name, i, results_dir) / 'history.csv').exists()}
+    return pd.concat([history, kept[kept.id.isin(former)]], ignore_index=True) if former else history
+
 def _lean(table: 'pd.DataFrame', path: Path) -> 'pd.DataFrame':
     "Without columns for fields that the stored table does not have and that are at their default in every run."
     if not path.exists(): return table
@@ -205,8 +212,7 @@ def _lean(table: 'pd.DataFrame', path: Path) -> 'pd.DataFrame':
     return table.drop(columns=[name for name in DEFAULTS if name not in stored and _at_default(table[name], name)])
 
 def _at_default(values: 'pd.Series', field: str) -> bool:
-    default = DEFAULTS[field]
-    return bool(values.isna().all() if default is None else (values == default).all())
+    return bool((values.isna() if DEFAULTS[field] is None else values == DEFAULTS[field]).all())
 
 # %% ../nbs/26_results.ipynb #20621a15
 def _thin_latents(arrays: dict, most: float) -> dict:
@@ -276,21 +282,24 @@ def _merge_one(e: Experiment, new: list[str], others: int, source: Path, results
         if (run_path(e.name, run_id, source) / 'metrics.json').exists():
             _copy_run(run_path(e.name, run_id, source), run_path(e.name, run_id, results_dir))
     files = {path.relative_to(there).as_posix(): read_stored(path) for kind in ('latents', 'snapshots', 'weights')
-             for path in sorted((there / kind).glob('*')) if not (here / kind / path.name).exists()}
+             for path in sorted((there / kind).glob('[!.]*')) if not (here / kind / path.name).exists()}
     kept = [kept_history(e.name, place) for place in (results_dir, source)]
-    tables = {here / 'runs.csv': [folder / 'runs.csv' for folder in (here, there)],
-              table_path(here, 'attacks.csv'): [table_path(folder, 'attacks.csv') for folder in (here, there)]}
-    tables = {path: [read_csv(part) for part in parts if part.exists()] for path, parts in tables.items()}
-    tables[table_path(here, 'history.csv')] = [wide_history(history) for history in kept if history is not None]
+    attacks = [path for folder in (here, there) if (path := table_path(folder, 'attacks.csv')).exists()]
+    runs = [kept_table(e.name, place) for place in (results_dir, source)]
+    tables = {here / 'runs.csv': [table for table in runs if table is not None],
+              table_path(here, 'attacks.csv'): [read_csv(path) for path in attacks],
+              table_path(here, 'history.csv'): [wide_history(history) for history in kept if history is not None]}
     files |= {path.name: table_bytes(_joined(parts), path) for path, parts in tables.items() if parts}
     write_stored(here, files | {'experiment.json': experiment_bytes(e)}, adopt=KEPT_FILES)
     if tables[here / 'runs.csv']:
         _keep(e, here, results_dir)
     return len(new), others
 
+# %% ../nbs/26_results.ipynb #590e0370
 def _copy_run(source: Path, target: Path) -> None:
     "Copy a finished run; it replaces an unfinished one that nobody computes."
-    if owner_of(target): raise UserError(f'{target} is being computed: wait for it, or stop it first')
+    if target.exists():
+        acquire(target, f'run {target.name}')
     part = target.with_name(f'.{target.name}.{uuid.uuid4().hex[:8]}')
     try:
         shutil.copytree(source, part, ignore=shutil.ignore_patterns('.*', 'lock', 'stop', 'checkpoint*'))
@@ -303,6 +312,5 @@ def _copy_run(source: Path, target: Path) -> None:
 def _joined(tables: 'list[pd.DataFrame]') -> 'pd.DataFrame':
     "The rows of the first table, and those of the second whose runs are not in it."
     import pandas as pd
-    if len(tables) == 2:
-        tables[1] = tables[1][~tables[1].id.isin(tables[0].id)]
-    return pd.concat(tables, ignore_index=True)
+    others = [table[~table.id.isin(tables[0].id)] for table in tables[1:]]
+    return pd.concat([tables[0], *others], ignore_index=True)

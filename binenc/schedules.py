@@ -21,7 +21,8 @@ def exponential(run: 'Run', epoch: int) -> float:
 def two_regimes(run: 'Run', epoch: int) -> float:
     "As `exponential` until gamma_knee is reached, then by gamma_factor_late (Latent Point Collapse, 2025)."
     steps = epoch // run.gamma_every
-    to_knee = max(0, math.ceil(math.log(run.gamma_knee / run.gamma) / math.log(run.gamma_factor)))
+    growth = math.log(run.gamma_knee) - math.log(run.gamma) # the quotient may be too large for a number
+    to_knee = max(0, math.ceil(growth / math.log(run.gamma_factor) - 1e-9)) # log(125) / log(5) is above 3
     early = _grown(run.gamma, run.gamma_factor, min(steps, to_knee))
     return _grown(early, run.gamma_factor_late, max(0, steps - to_knee))
 

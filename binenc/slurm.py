@@ -38,7 +38,7 @@ def queued_ids(experiment: str, results_dir: str | Path = 'results') -> dict[str
     Raises `UserError` if SLURM does not answer."""
     jobs, lines = {}, {}
     for job, task, comment in active_jobs(experiment, results_dir):
-        plan, first, count = (comment + '::').split(':')[:3]
+        plan, first, count = _parts(comment)
         if task.isdigit() and first.isdigit():
             ids = lines[plan] = lines.get(plan) or _plan_ids(Path(plan))
             start = (int(first) + int(task)) * int(count)
@@ -52,7 +52,12 @@ def active_jobs(experiment: str, results_dir: str | Path) -> list[tuple[str, str
     listing = scheduler('squeue', '--noheader', '--array', f'--name=binenc-{experiment},binenc-{experiment}-figures',
                         '--format=%i|%K|%k', f'--states={ACTIVE}')
     jobs = [tuple(row.split('|', 2)) for row in listing.splitlines()]
-    return [job for job in jobs if Path(job[2].split(':')[0]).parent == plans]
+    return [job for job in jobs if Path(_parts(job[2])[0]).parent == plans]
+
+def _parts(comment: str) -> tuple[str, str, str]: # plan, first task, runs of a task; only the first for figures
+    "What a job's comment says; the plan's path may have a colon in it."
+    plan, *numbers = comment.rsplit(':', 2)
+    return (plan, *numbers) if len(numbers) == 2 and all(map(str.isdigit, numbers)) else (comment, '', '')
 
 def _plan_ids(plan: Path) -> list[str]:
     return [line['id'] for line in read_plan(plan)] if plan.exists() else []

@@ -10,7 +10,7 @@ __all__ = ['SHOWN', 'Row', 'MOST_SIDE_BY_SIDE', 'run_states', 'summary', 'with_e
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import median
 
@@ -118,11 +118,15 @@ def runs_side_by_side(runs: Iterable[Run], results_dir: Path) -> int:
     return max(1, min(MOST_SIDE_BY_SIDE, int(0.9 / max(filter(None, shares), default=1))))
 
 # %% ../nbs/40_status.ipynb #f67c1368
-def wait_for_others(runs: list[Run], results_dir: Path) -> bool: # whether there were any
-    "Wait until a run that another process computes has ended. A signal ends the waiting."
+def wait_for_others(
+    runs: list[Run],
+    results_dir: Path,
+    stops: Callable[[], bool] = lambda: False, # ends the waiting
+) -> bool: # whether one of them has ended
+    "Wait until a run that another process computes has ended."
     running = [run for run, (state, _) in zip(runs, states(runs, results_dir), strict=True) if state == 'running']
     if running:
         print(f'{len(running)} runs are being computed by other processes: waiting', flush=True)
-    while running and all(state == 'running' for state, _ in states(running, results_dir)):
+    while running and not stops() and all(state == 'running' for state, _ in states(running, results_dir)):
         time.sleep(1)
-    return bool(running)
+    return bool(running) and not stops()

@@ -6,15 +6,15 @@
 __all__ = ['MEASURED_BY', 'RUN_FILES', 'NUMBERS', 'HISTORY', 'RESERVED', 'KEPT_FILES', 'WEIGHTS', 'LEFTOVERS',
            'experiment_folder', 'default_place', 'run_path', 'RunFolder', 'run_folder', 'metrics_bytes', 'record_start',
            'history_bytes', 'read_history', 'row_run', 'kept_rows', 'stored_experiment', 'stored_names',
-           'resolve_experiment', 'grown', 'keep_experiment', 'experiment_bytes', 'tidy', 'tidied', 'weights_path',
-           'runs_with_weights', 'stored_numbers', 'is_measured', 'read_progress', 'newest_notebook']
+           'resolve_experiment', 'grown', 'keep_experiment', 'keep_files', 'experiment_bytes', 'tidy', 'tidied',
+           'weights_path', 'runs_with_weights', 'stored_numbers', 'is_measured', 'read_progress', 'newest_notebook']
 
 # %% ../nbs/22_store.ipynb #eb42bc08
 import csv
 import io
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -213,6 +213,11 @@ def keep_experiment(experiment: Experiment, results_dir: str | Path = 'results')
         content = experiment_bytes(grown(experiment, results_dir))
         write_stored(folder, {'experiment.json': content}, KEPT_FILES)
 
+def keep_files(name: str, files: Mapping[str, bytes], results_dir: str | Path = 'results') -> None:
+    "Store files in an experiment's folder. Raises `UserError`."
+    with keeping(experiment_folder(name, results_dir)):
+        write_stored(experiment_folder(name, results_dir), files, KEPT_FILES)
+
 def experiment_bytes(experiment: Experiment) -> bytes:
     "An experiment as `stored_experiment` reads it."
     return json_bytes({name: value for name, value in asdict(experiment).items() if value not in ({}, '')})
@@ -252,7 +257,9 @@ def _tidy_folder(folder: Path, left: Iterable[str]) -> None:
 def weights_path(run: Run, results_dir: str | Path = 'results') -> Path | None:
     "Where the weights of a finished run are, or None."
     kept = experiment_folder(run.experiment, results_dir) / 'weights' / f'{run.id}.safetensors'
-    return next((path for path in (run_folder(run, results_dir) / WEIGHTS, kept) if path.exists()), None)
+    folder = run_folder(run, results_dir)
+    own = folder / WEIGHTS if (folder / 'metrics.json').exists() else kept
+    return next((path for path in (own, kept) if path.exists()), None)
 
 def runs_with_weights(runs: Iterable[Run], results_dir: str | Path = 'results') -> list[Run]:
     "Those of the runs whose weights are stored."

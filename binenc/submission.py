@@ -103,7 +103,8 @@ def shared_flags(flags: Iterable[str]) -> list[str]:
 def arrays(s: Submission) -> list[tuple[int, int]]: # (first task, number of tasks) of each
     "The job arrays; more than one where the cluster's arrays are too small for the plan."
     tasks = -(-s.runs // s.runs_per_task)
-    return [(first, min(tasks - first, s.max_array_size)) for first in range(0, tasks, s.max_array_size)]
+    most = max(1, s.max_array_size) # 0 where a cluster has switched arrays off: `sbatch` then says so
+    return [(first, min(tasks - first, most)) for first in range(0, tasks, most)]
 
 def array_command(s: Submission, first: int, tasks: int, before: Iterable[str] = ()) -> list[str]:
     "The `sbatch` command of an array. If only some tasks may run at a time, it waits for the jobs before it."

@@ -43,7 +43,7 @@ binenc figures "$name" > /dev/null
 staged=$(mktemp -d)
 trap 'rm -rf "$staged"' EXIT
 mkdir -p "$out" "$staged/$name/weights"
-rm -f "$out/$name".tar.gz.*
+rm -f "$out/.$name".tar.gz.* # of a packing that was killed
 tar c -C results --exclude="$name/runs" --exclude="$name/notebooks" "$name" | tar x -C "$staged"
 for run in "results/$name/runs"/*/; do
     if [ -e "$run/metrics.json" ] && [ -e "$run/weights.safetensors" ]; then
@@ -56,7 +56,9 @@ done
         [ ! -e "$weights" ] || grep -q "  $weights\$" SHA256SUMS || sha256sum "$weights" >> SHA256SUMS
     done
 )
-tar cz -C "$staged" "$name" | split -b 15000000 -d - "$out/$name.tar.gz."
+tar cz -C "$staged" "$name" | split -b 15000000 -d - "$out/.$name.tar.gz."
+rm -f "$out/$name".tar.gz.* # the last pack stays until the next one is whole
+for part in "$out/.$name".tar.gz.*; do mv "$part" "$out/$(basename "$part" | cut -c2-)"; done
 du -ch "$out/$name".tar.gz.* | tail -n 1
 [ $code = 124 ] && code=0
 exit $((code ? code : attacked))

@@ -67,9 +67,9 @@ def test_tf32_is_measured_without_a_gpu(trained, tmp_path):
     """A network trained in TF32 elsewhere can be loaded anywhere: measuring is in float32. Training it cannot be."""
     run = Run(**TINY)
     there = replace(run, precision='tf32')
-    folder = run_folder(there, tmp_path).path
-    folder.mkdir(parents=True)
-    shutil.copy(run_folder(run, trained).path / 'weights.safetensors', folder)
+    kept = tmp_path / there.experiment / 'weights' / f'{there.id}.safetensors'
+    kept.parent.mkdir(parents=True)
+    shutil.copy(run_folder(run, trained).path / 'weights.safetensors', kept)
     weights = [part.classifier.state_dict() for part in (load_run(run, trained), load_run(there, tmp_path))]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     if not torch.cuda.is_available():

@@ -1,0 +1,178 @@
+"""What is stored stays what it is: beside other processes, after kills, in clones, and when folders are merged."""
+
+import shutil
+import threading
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from binenc.attacking import ROW, TABLE, stored_rows
+from binenc.checkpoints import CHECKPOINT, PREVIOUS, find_checkpoint
+from binenc.errors import UserError
+from binenc.experiment import expand
+from binenc.files import NEXT_SUMS, SUMS, check_stored, digest, read_csv, read_stored, settle, write_bytes, write_stored
+from binenc.launch import failed, pending, states
+from binenc.measures import largest_difference
+from binenc.measuring import measure_run
+from binenc.results import keep_results, merge
+from binenc.run import Run
+from binenc.status import wait_for_others
+from binenc.store import run_folder, stored_experiment
+from helpers import REPO, TINY
+
+
+@pytest.fixture
+def clone(tmp_path):
+    """The demo's tables and weights, as in a clone: no run has a folder."""
+    shutil.copytree(REPO / 'results' / 'demo', tmp_path / 'clone' / 'demo', ignore=shutil.ignore_patterns('runs'))
+    return tmp_path / 'clone'
+
+
+def test_a_failed_measurement_unfinishes_no_run(clone):
+    """A folder that a measurement made, or that says that it failed, is no training to be repeated."""
+    run = expand(stored_experiment('demo', clone))[0]
+    folder = run_folder(run, clone)
+    folder.path.mkdir(parents=True)
+    assert states([run], clone) == [('finished', '')] and not pending([run], clone)
+    failed(folder, folder / 'measure-1.ipynb', 'the data are missing')
+    assert states([run], clone) == [('finished', '')]
+    (folder / 'progress.json').write_text('{}')  # a training began: the run is to be repeated
+    assert pending([run], clone) == [run]
+
+
+def test_merge_adds_what_is_planned_here(clone, tmp_path):
+    """A run that the table here lists as unfinished comes from the other folder."""
+    table = clone / 'demo' / 'runs.csv'
+    runs = pd.read_csv(table)
+    gone = runs.id[runs.model == 'lin_pen']
+    here = tmp_path / 'here'
+    shutil.copytree(clone, here)
+    numbers = list(runs.columns[runs.columns.get_loc('finished') + 1:])
+    unfinished = runs.assign(finished=~runs.id.isin(gone))
+    unfinished[numbers] = runs[numbers].where(unfinished.finished)
+    write_stored(here / 'demo', {'runs.csv': unfinished.to_csv(index=False).encode()})
+    assert merge(clone, here)['demo'] == (len(gone), len(runs) - len(gone))
+    assert pd.read_csv(here / 'demo' / 'runs.csv').finished.all()
+    assert merge(clone, here)['demo'] == (0, len(runs))
+
+
+def test_merge_ignores_leftovers(clone, tmp_path):
+    """A file that a killed process left beside the weights is no weight."""
+    (clone / 'demo' / 'weights' / '.bin_enc.safetensors.1a2b3c4d').write_bytes(b'half')
+    merge(clone, tmp_path / 'here')
+    assert not list((tmp_path / 'here' / 'demo' / 'weights').glob('.*'))
+
+
+def test_a_run_that_is_just_being_stored_is_not_measured(trained, tmp_path):
+    """With weights but no numbers yet it has not finished; measuring it would make it look so."""
+    run = Run(**TINY)
+    shutil.copytree(run_folder(run, trained).path, run_folder(run, tmp_path).path)
+    (run_folder(run, tmp_path) / 'metrics.json').unlink()
+    with pytest.raises(UserError, match='train it first'):
+        measure_run(run, ('accuracy',), tmp_path)
+    assert not run_folder(run, tmp_path).finished
+
+
+@pytest.mark.parametrize('name', ['53563e72', '00123456', '1e234567'])
+def test_digest_that_looks_like_a_number(name, trained, tmp_path, monkeypatch):
+    """Rows of attacks belong to weights by the text of their digest."""
+    run = Run(**TINY)
+    monkeypatch.setattr('binenc.attacking.weights_digest', lambda run, results_dir: name)
+    folder = run_folder(run, tmp_path)
+    rows = pd.DataFrame([[1, 2, 2, 'deepfool', 0.1, 0.2, 0.3, name]], columns=ROW)
+    write_bytes(folder / TABLE, rows.to_csv(index=False).encode())
+    assert len(stored_rows(run, tmp_path)) == 1
+
+
+def test_name_that_looks_like_a_number(clone):
+    """An experiment may be named by a date."""
+    shutil.move(clone / 'demo', clone / '20240611')
+    folder = clone / '20240611'
+    for name in 'runs.csv', 'selected.csv':
+        table = pd.read_csv(folder / name).assign(experiment=20240611)
+        write_stored(folder, {name: table.to_csv(index=False).encode()})
+    about = (folder / 'experiment.json').read_bytes().replace(b'"demo"', b'"20240611"')
+    write_stored(folder, {'experiment.json': about})
+    runs, _ = keep_results(stored_experiment('20240611', clone), clone)
+    assert runs.finished.all()
+
+
+def test_former_histories_are_kept(clone):
+    """A run that is no longer selected keeps the history that is stored nowhere else."""
+    folder = clone / 'demo'
+    chosen = pd.read_csv(folder / 'selected.csv').id
+    runs = pd.read_csv(folder / 'runs.csv')
+    best = runs.id.isin(chosen)
+    runs.loc[~best, 'val_accuracy'] = 2.0
+    write_stored(folder, {'runs.csv': runs.to_csv(index=False).encode()})
+    with pytest.raises(UserError, match='select the same runs'):  # of the others there is no history at all
+        keep_results(stored_experiment('demo', clone), clone)
+    runs.loc[~best, 'val_accuracy'] = 0.0
+    runs.loc[runs.model == 'no_pen', 'finished'] = False
+    write_stored(folder, {'runs.csv': runs.to_csv(index=False).encode()})
+    keep_results(stored_experiment('demo', clone), clone)
+    assert set(chosen) <= set(read_csv(folder / 'history.csv.gz').id)
+
+
+def test_reading_beside_a_writer(tmp_path):
+    """A file that is stored again and again by another process is never called damaged."""
+    contents = [f'{i}'.encode() * 2000 for i in range(2)]
+    write_stored(tmp_path, {'a.csv': contents[0]}, adopt=('*.csv',))
+    ended = threading.Event()
+
+    def write():
+        while not ended.is_set():
+            for content in contents:
+                write_stored(tmp_path, {'a.csv': content})
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        assert {read_stored(tmp_path / 'a.csv') in contents for _ in range(2000)} == {True}
+    finally:
+        ended.set()
+        writer.join()
+
+
+def test_list_after_a_kill(tmp_path):
+    """A file that was announced and never written is not listed; one that was written is."""
+    write_stored(tmp_path, {'a': b'1', 'b': b'1'})
+    listed = (tmp_path / SUMS).read_text()
+    later = ''.join(f'{digest(content)}  {name}\n' for name, content in [('a', b'2'), ('b', b'2'), ('c', b'2')])
+    (tmp_path / NEXT_SUMS).write_text(later)
+    (tmp_path / 'a').write_bytes(b'2')
+    settle(tmp_path)
+    assert not check_stored(tmp_path) and (tmp_path / SUMS).read_text() != listed and not (tmp_path / 'c').exists()
+    (tmp_path / SUMS).write_text('')
+    with pytest.raises(UserError, match='SHA256SUMS is damaged'):
+        check_stored(tmp_path)
+
+
+def test_killed_before_the_first_file(tmp_path):
+    """Nothing was stored, and nothing is listed."""
+    (tmp_path / NEXT_SUMS).write_text(f'{digest(b"2")}  c\n')
+    settle(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_checkpoint_that_cannot_be_read(trained, tmp_path):
+    """It may be whole: nothing is started again over it."""
+    folder = run_folder(Run(**TINY), tmp_path)
+    folder.path.mkdir(parents=True)
+    (folder / PREVIOUS).write_bytes(b'')
+    (folder / CHECKPOINT).mkdir()  # reading it fails, as on a disk that does not answer
+    with pytest.raises(UserError, match='checkpoint.pt cannot be read'):
+        find_checkpoint(folder)
+
+
+def test_waiting_ends_with_a_signal(monkeypatch):
+    """`sweep --wait` waits for other processes, but not after a signal."""
+    monkeypatch.setattr('binenc.status.states', lambda runs, results_dir: [('running', '')] * len(runs))
+    assert not wait_for_others([Run()], Path('results'), lambda: True)
+
+
+def test_number_that_is_no_longer_finite():
+    """It differs as much as can be; two that are not finite are equal."""
+    assert largest_difference({'a': 0.5}, {'a': None}) == (float('inf'), 'a')
+    assert largest_difference({'a': None, 'b': 1.0}, {'a': None, 'b': 1.0})[0] == 0
