@@ -106,6 +106,7 @@ def stored_courses(
     for arm in results.arms_of(experiment, arms):
         if (folder / f'{arm}.npz').exists():
             arrays = read_arrays(folder / f'{arm}.npz')
+            if not results.shows(experiment, arrays): continue
             found.append(course(arm, arrays, _gamma(results, experiment, arm, arrays['epochs']), images))
     return found
 

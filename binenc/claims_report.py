@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FORMAT', 'PUBLISHED_ARMS', 'PUBLISHED_MEASURES', 'NEAREST', 'PUBLISHED_NOTE', 'METHODS', 'Compared', 'compared',
-           'claims_report', 'judged_runs', 'published', 'claims_markdown', 'claims_bytes', 'plain', 'keep_report',
+           'claims_report', 'judged_runs', 'published', 'claims_markdown', 'claims_bytes', 'keep_report',
            'verdict_table', 'judged_experiments', 'verdict_markdown', 'verdict_cell', 'claims', 'keep_arms',
            'verdict_lines']
 
@@ -25,7 +25,7 @@ from .claims import CLAIMS, METHOD, PAPER, judge
 from .console import RESULTS, ResultsDir, app, out
 from .errors import UserError
 from .experiment import EXPERIMENTS, SELECTION, Experiment, expand
-from .files import read_bytes
+from .files import finite, read_bytes
 from .statistics import ENOUGH, LEVEL, Summary, summarise
 from .store import experiment_folder, keep_files, resolve_experiment
 
@@ -86,7 +86,11 @@ def _by_rule(c: Compared) -> dict[str, dict[str, str]]:
     from binenc.summaries import with_attacks
     possible = [rule for rule in SELECTION if f'{rule}_accuracy' in c.common.dropna(axis=1, how='all')]
     judged = {rule: judged_runs(with_attacks(select(c.common, rule), c.results_dir)) for rule in possible}
-    return {rule: {name: claim['verdict'] for name, claim in claims.items()} for rule, claims in judged.items()}
+    own = judged_runs(c.selected)
+    return {rule: {name: claim['verdict'] if _measures(claim) == _measures(own[name]) else 'not measured'
+                   for name, claim in claims.items()} for rule, claims in judged.items()}
+
+def _measures(claim: dict) -> list[str]: return [part['measure'] for part in claim['parts']]
 
 # %% ../nbs/43_claims_report.ipynb #dcf51b2f
 PUBLISHED_ARMS = {'IB': 'bin_enc', 'WideIB': 'bin_enc_wide', 'NarrowIB': 'bin_enc_narrow', 'LinPen': 'lin_pen',
@@ -220,14 +224,8 @@ def _list(values: Iterable) -> str: return ', '.join(f'{value:.4g}' for value in
 # %% ../nbs/43_claims_report.ipynb #e564b272
 def claims_bytes(report: dict) -> dict[str, bytes]: # `claims.json` and `claims.md`
     "The two files; numbers that are not finite become null."
-    text = json.dumps(plain(report), indent=1, allow_nan=False, ensure_ascii=False)
+    text = json.dumps(finite(report), indent=1, allow_nan=False, ensure_ascii=False)
     return {'claims.json': f'{text}\n'.encode(), 'claims.md': claims_markdown(report).encode()}
-
-def plain(value: object) -> object:
-    "The same with None for numbers that are not finite, at any depth."
-    if isinstance(value, dict): return {key: plain(v) for key, v in value.items()}
-    if isinstance(value, list | tuple): return [plain(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 def keep_report(report: dict, results_dir: str | Path = 'results') -> None:
     "Write `claims.json` and `claims.md` of an experiment. Raises `UserError`."

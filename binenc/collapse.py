@@ -24,7 +24,8 @@ def as_numbers(
     if not isinstance(values, Tensor):
         array = np.asarray(values)
         if array.dtype.kind not in 'biuf': raise _not_real(what, array.dtype)
-        values = torch.as_tensor(array if array.flags.writeable else array.copy()) # pandas' own are read-only
+        native = np.require(array, array.dtype.newbyteorder('='), 'CW') # reversed, of another machine, or read-only
+        values = torch.as_tensor(native)
     if values.is_complex(): raise _not_real(what, values.dtype)
     return values.detach()
 
@@ -147,7 +148,8 @@ def class_statistics(
     measured = from_first - counts @ from_first / counts.sum()
     _, s, vh = torch.linalg.svd(measured, full_matrices=False)
     noise = s[0] * torch.finfo(z.dtype).eps * max(means.shape)
-    rank = min(len(counts) - 1, int((s > noise).sum()))
+    width = (_anchors(z, index, len(counts)).double() - means).abs().max() # of a class: rounding grows with it
+    rank = min(len(counts) - 1, int((s > noise).sum())) if s[0] > torch.finfo(z.dtype).eps * width else 0
     # One more direction: along (1, ..., 1) the variance is the sum of all entries
     axes = torch.cat([vh[:rank], torch.ones_like(vh[:1])]).T
     along, trace = _scatter(z, index, counts, means, axes, _unit(from_first))

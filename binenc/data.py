@@ -60,7 +60,10 @@ def stratified(
     try:
         rest, drawn = train_test_split(every, test_size=size, stratify=labels.numpy(), random_state=seed)
     except ValueError as error: raise UserError(f'{what} cannot be drawn by class: {error}') from None
-    return torch.from_numpy(np.sort(rest)), torch.from_numpy(np.sort(drawn))
+    parts = torch.from_numpy(np.sort(rest)), torch.from_numpy(np.sort(drawn))
+    if any(len(labels[part].unique()) < classes for part in parts):
+        raise UserError(f'{what} leaves a part without an image of the smallest class: choose another size')
+    return parts
 
 # %% ../nbs/15_data.ipynb #cd7733a0
 def ranks_in_class(
@@ -92,6 +95,7 @@ def load_splits(
     Raises `UserError`."""
     splits = _held_out(run, load_data(run.dataset, root, 'train'))
     splits |= {'train': _thinned(run, imbalanced(run, splits['train'])), 'test': load_data(run.dataset, root, 'test')}
+    if len(splits['test']) < 2: raise UserError(f'{run.dataset} has one test image: measures need two or more')
     train, test = (tuple(splits[name].images.shape[1:]) for name in ('train', 'test'))
     if train != test:
         raise UserError(f'the train images of {run.dataset} are {train} (channels, height, width) but the test images '

@@ -73,6 +73,10 @@ class StoredResults:
         "The wanted arms that have a selected run."
         return [arm for arm in wanted if arm in set(self.selected[experiment].model)]
 
+    def shows(self, experiment: str, arrays: dict[str, np.ndarray]) -> bool:
+        "Whether stored arrays are of a selected run; older ones do not say of which they are."
+        return 'run' not in arrays or str(arrays['run']) in set(self.selected[experiment].id)
+
     def curve(self, experiment: str, arm: str, measure: str, split: str) -> pd.DataFrame:
         "Mean, standard deviation (ddof 1; NaN for one) and n over replicates, by epoch."
         h = self.history[experiment]
@@ -191,23 +195,24 @@ def accuracy_figure(results: StoredResults) -> Figure:
 # %% ../nbs/27_figures.ipynb #59b16bb4
 def latents_of(results: StoredResults, experiment: str, arm: str) -> dict[str, np.ndarray] | None:
     """z (n, d), y (n,), pred (n,) of train images and classes (K,) of the arm's first selected run; None if they are
-    not stored or not finite. Raises `UserError` if damaged."""
+    not stored, not finite, or of a run that is not among the selected. Raises `UserError` if damaged."""
     path = experiment_folder(experiment, results.results_dir) / 'latents' / f'{arm}.npz'
     if arm not in results.arms_of(experiment) or not path.exists(): return None
     latents = read_arrays(path)
     if not {'z', 'y', 'classes'} <= set(latents):
         raise UserError(f'{path} is damaged: remove it and draw the figures again')
-    return latents if np.isfinite(latents['z']).all() else None
+    return latents if results.shows(experiment, latents) and np.isfinite(latents['z']).all() else None
 
 def draw_histogram(ax: Axes, latents: dict[str, np.ndarray], arm: str, node: int = 0) -> None:
-    "Values of one standardised node over the train images, and the two Gaussians fitted to them."
+    "Values of one standardised node over the train images (the last bins hold all beyond), and two fitted Gaussians."
     from binenc.binarity import fit_two_gaussians, standardise # imports torch, which other figures do without
     x = standardise(latents['z'][:, [node]])
     fit = fit_two_gaussians(x)
-    heights, _, _ = ax.hist(x[:, 0].numpy(), bins=np.linspace(-3.5, 3.5, 71), density=True, alpha=0.5,
+    heights, _, _ = ax.hist(x[:, 0].clip(-3.5, 3.5).numpy(), bins=np.linspace(-3.5, 3.5, 71), density=True, alpha=0.5,
                             color=ARMS[arm].look.colour)
-    at = np.linspace(-3.5, 3.5, 1401)[:, None]
     w, m, s = (part[0].double().numpy() for part in (fit.weights, fit.means, fit.stds))
+    peaks = (m + s * np.linspace(-3, 3, 61)[:, None]).ravel() # a peak may be narrower than an even grid
+    at = np.sort(np.concatenate([np.linspace(-3.5, 3.5, 1401), peaks]))[:, None]
     density = w * np.exp(-((at - m) / s)**2 / 2) / (s * math.sqrt(2 * math.pi))
     ax.plot(at, density.sum(1), color='black', linewidth=0.9)
     ax.set_ylim(0, cut_spikes(ax, heights))

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['SUMS', 'NEXT_SUMS', 'ABSENT', 'READINGS', 'PACKAGES', 'write_bytes', 'remove_parts', 'write_json', 'json_bytes',
-           'read_bytes', 'read_json', 'sums_in', 'digest', 'read_stored', 'write_stored', 'sums_of', 'check_stored',
-           'settle', 'read_csv', 'table_path', 'table_bytes', 'read_arrays', 'array_bytes', 'package_version', 'git',
-           'provenance']
+           'finite', 'read_bytes', 'read_json', 'sums_in', 'digest', 'read_stored', 'write_stored', 'sums_of',
+           'check_stored', 'settle', 'read_csv', 'table_path', 'table_bytes', 'read_arrays', 'array_bytes',
+           'package_version', 'git', 'provenance']
 
 # %% ../nbs/19_files.ipynb #63b2b9fc
 import gzip
@@ -73,8 +73,13 @@ def write_json(path: Path, content: dict) -> None:
 
 def json_bytes(content: dict) -> bytes:
     "A dict as JSON; numbers that are not finite become null."
-    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in content.items()}
-    return (json.dumps(finite, indent=1, allow_nan=False) + '\n').encode()
+    return (json.dumps(finite(content), indent=1, allow_nan=False) + '\n').encode()
+
+def finite(value: object) -> object:
+    "The same with None for numbers that are not finite, at any depth."
+    if isinstance(value, dict): return {key: finite(v) for key, v in value.items()}
+    if isinstance(value, list | tuple): return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 def read_bytes(path: str | Path, missing: bytes | None = None) -> bytes:
     "The content of a file, or `missing` for one that is not there. Raises `UserError` where it cannot be read."

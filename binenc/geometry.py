@@ -70,7 +70,7 @@ def vertex_spread(geometry: ClassGeometry) -> float:
 def cdnv(geometry: ClassGeometry) -> float:
     "Class-distance normalised variance, mean over pairs of classes. NaN for one class; inf where two means are equal."
     i, j = torch.triu_indices(len(geometry.means), len(geometry.means), offset=1, device=geometry.means.device)
-    apart = (geometry.means[i] - geometry.means[j]).square().sum(1)
+    apart = torch.pdist(geometry.means).square() # in the same order, without a matrix of pairs times d
     return float(((geometry.variances[i] + geometry.variances[j]) / 2 / apart).mean())
 
 # %% ../nbs/03_geometry.ipynb #d0568eee

@@ -18,7 +18,7 @@ from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from .collapse import as_labels, as_matrix
+from .collapse import as_labels, as_latents, as_matrix
 
 # %% ../nbs/04_reliability.ipynb #5bc27b71
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def fit_class_gaussians(
     pred: Tensor, # (n,) predicted classes, integers
 ) -> ClassGaussians:
     "Fit on all train samples that are classified correctly. ValueError for input that does not fit together."
-    z, y, pred = _checked(z, y, pred)
+    z, y, pred = _checked(as_latents(z), y, pred)
     centre = z.mean(0)
     scale = torch.where(z.amax(0) > z.amin(0), (z - centre).square().mean(0).sqrt(), torch.inf)
     z = (z - centre) / scale

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from .collapse import as_numbers
+from .head import CosineHead
 
 # %% ../nbs/05_robustness.ipynb #9e75ad7e
 VANISHING = 1e-8 # a gradient shorter than this, in logits per unit of x, has no direction
@@ -41,9 +42,10 @@ def _outputs(model: Callable, x: Tensor) -> tuple[Tensor, Tensor | None]:
     return result if isinstance(result, tuple) else (result, None)
 
 def _output_layer(model: Callable) -> nn.Linear | None:
-    "The layer that makes logits of latents, where the model names it."
-    layer = getattr(getattr(model, 'head', None), 'output', None)
-    return layer if isinstance(layer, nn.Linear) else None
+    "The layer that makes logits of latents, where the model names it and logits are linear in them."
+    head = getattr(model, 'head', None)
+    layer = getattr(head, 'output', None)
+    return layer if isinstance(layer, nn.Linear) and not isinstance(head, CosineHead) else None
 
 def linearise(
     model: Callable, # x -> logits, or x -> (logits, z)
@@ -59,7 +61,7 @@ def linearise(
         if z is not None and layer is not None and z.shape[1] < classes.shape[1]:
             source, rows = z, layer.weight.detach()[classes]
         else:
-            source, rows = chosen, torch.eye(classes.shape[1], device=x.device).expand(len(x), -1, -1)
+            source, rows = chosen, torch.eye(classes.shape[1]).to(chosen).expand(len(x), -1, -1)
         jacobian = _jacobian(source, x)
     chosen = chosen.detach()
     return chosen[:, 1:] - chosen[:, :1], (rows[:, 1:] - rows[:, :1]) @ jacobian

@@ -163,8 +163,8 @@ def _impossible(name: str, value: Any) -> UserError:
 
 # %% ../nbs/13_run.ipynb #161ba5b4
 TOGETHER = ( # (which combination is impossible, what to do)
-    (lambda r: r.gamma_schedule in ('linear', 'cosine') and r.gamma_max is None,
-     'gamma_schedule={r.gamma_schedule} needs gamma_max, the last value of gamma'),
+    (lambda r: r.gamma_schedule in ('linear', 'cosine') and (r.gamma_max is None or r.gamma_max < r.gamma),
+     'gamma_schedule={r.gamma_schedule} needs gamma_max, the last value of gamma, of at least gamma={r.gamma:g}'),
     (lambda r: r.gamma_schedule == 'two_regimes' and not (0 < r.gamma < r.gamma_knee and r.gamma_factor > 1),
      'gamma_schedule=two_regimes needs 0 < gamma < gamma_knee and gamma_factor above 1, '
      'not gamma={r.gamma:g}, gamma_knee={r.gamma_knee:g}, gamma_factor={r.gamma_factor:g}'),

@@ -32,7 +32,8 @@ def summarise(
     x = [float(value) for value in values if math.isfinite(value)]
     n, mean = len(x), math.fsum(x) / len(x) if x else math.nan
     std = math.sqrt(math.fsum((value - mean)**2 for value in x) / (n - 1)) if n > 1 else math.nan
-    std = 0. if std <= 1e-12 * max([scale, *map(abs, x)], default=0.) else std
+    rounding = 1e-12 * max([scale, *map(abs, x)], default=0.)
+    std, mean = 0. if std <= rounding else std, 0. if abs(mean) <= rounding and std <= rounding else mean
     half = _t_quantile(n - 1) * std / math.sqrt(n) if n > 1 else math.nan
     return Summary(mean, std, n, mean - half, mean + half)
 

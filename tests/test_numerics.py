@@ -5,8 +5,18 @@ import pandas as pd
 import pytest
 import torch
 
+from binenc.binarity import encoding_fraction
 from binenc.collapse import collapse_metrics
-from binenc.reliability import mahalanobis_auroc
+from binenc.data import stratified
+from binenc.errors import UserError
+from binenc.figures import StoredResults, latents_of
+from binenc.models import build_classifier
+from binenc.reliability import fit_class_gaussians, mahalanobis_auroc
+from binenc.robustness import deepfool, linearise
+from binenc.run import Run
+from binenc.schedules import gamma_at
+from binenc.statistics import compare
+from helpers import REPO
 from test_reference_values import explicit_collapse
 
 CLASSES, NODES, EACH = 10, 4, 200
@@ -67,3 +77,78 @@ def test_mirrored_samples_tie():
     at, pred = torch.cat([8 + away, 8 - away]), torch.ones(100, dtype=torch.long)
     true = torch.cat([torch.ones(50, dtype=torch.long), torch.zeros(50, dtype=torch.long)])
     assert mahalanobis_auroc(z, y, y, at, true, pred) == pytest.approx(0.5, abs=1e-12)
+
+
+def test_equal_means_are_no_scatter_between_classes():
+    """What rounding leaves between two equal means is not what the scatter within classes is divided by."""
+    z = torch.tensor([0.1, 0.2, 0.3, 0.3, 0.2, 0.1])[:, None]
+    assert np.isnan(collapse_metrics(z, torch.tensor([0, 0, 0, 1, 1, 1]))['within_class_variation'])
+
+
+def test_arrays_as_numpy_has_them():
+    """Reversed, big-endian, read-only: the same numbers."""
+    z, y = stored_latents(0.1)
+    once = encoding_fraction(z, y)
+    z.flags.writeable = False
+    for other in (z[::-1], y[::-1]), (z.astype('>f4'), y.astype('>i8')), (z, y):
+        assert encoding_fraction(*other) == once
+
+
+def test_latents_that_are_not_finite_are_named():
+    """No error of a decomposition."""
+    z = torch.randn(20, 3)
+    z[0] = float('nan')
+    with pytest.raises(ValueError, match='latents must be finite'):
+        fit_class_gaussians(z, torch.arange(20) % 2, torch.arange(20) % 2)
+
+
+def test_gradients_of_a_cosine_head():
+    """With fewer features than classes too they are those of the logits."""
+    torch.manual_seed(0)
+    model = build_classifier(Run(model='no_pen_arcface', width=2), (1, 8, 8), 10).eval()
+    x, classes = torch.rand(3, 1, 8, 8), torch.arange(10).repeat(3, 1)
+    _, found = linearise(model, x, classes)
+    inputs = x.requires_grad_()
+    logits = model(inputs)[0]
+    wanted = torch.autograd.grad((logits[:, 4] - logits[:, 0]).sum(), inputs)[0].flatten(1)
+    assert torch.allclose(found[:, 3], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_deepfool_in_double_precision():
+    """The precision is the model's."""
+    torch.manual_seed(0)
+    assert deepfool(torch.nn.Linear(6, 4).double().eval(), torch.randn(5, 6).double()).fooled.all()
+
+
+def test_no_part_loses_a_class():
+    """Four images of a class are too few for a tenth of them."""
+    labels = torch.tensor([0] * 500 + [1] * 496 + [2] * 4)
+    with pytest.raises(UserError, match='smallest class'):
+        stratified(labels, 100, 0, 'val_fraction=0.1')
+    _, drawn = stratified(labels, 250, 0, 'val_fraction=0.25')
+    assert labels[drawn].unique().tolist() == [0, 1, 2]
+
+
+def test_difference_of_rounding_is_none():
+    """0.1 + 0.2 is 0.3, six times."""
+    c = compare([0.1 + 0.2] * 6, [0.3] * 6)
+    assert (c.difference.mean, c.p) == (0, 1)
+
+
+def test_knee_that_is_a_power():
+    """gamma reaches 125 in three steps of 5, and grows more slowly from there."""
+    fields = dict(gamma=1., gamma_factor=5., gamma_knee=125., gamma_factor_late=1.25)
+    run = Run(**fields, gamma_schedule='two_regimes', epochs=5)
+    assert [gamma_at(run, epoch) for epoch in range(5)] == [1, 5, 25, 125, 156.25]
+    with pytest.raises(UserError, match='of at least gamma'):
+        Run(gamma_schedule='linear', gamma=1., gamma_max=0.1)
+
+
+def test_latents_of_a_part():
+    """Stored latents of a run that is not drawn are not shown in its place."""
+    whole, part = (StoredResults(['digits'], REPO / 'results', some) for some in ((), ['replicate=3,4']))
+    assert latents_of(whole, 'digits', 'bin_enc') is not None
+    shown = [arm for arm in part.arms if latents_of(part, 'digits', arm)]
+    for arm in shown:
+        assert str(latents_of(part, 'digits', arm)['run']) in set(part.selected['digits'].id)
+    assert len(shown) < len(part.arms)
