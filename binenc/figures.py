@@ -212,7 +212,7 @@ def draw_histogram(ax: Axes, latents: dict[str, np.ndarray], arm: str, node: int
                             color=ARMS[arm].look.colour)
     w, m, s = (part[0].double().numpy() for part in (fit.weights, fit.means, fit.stds))
     peaks = (m + s * np.linspace(-3, 3, 61)[:, None]).ravel() # a peak may be narrower than an even grid
-    at = np.sort(np.concatenate([np.linspace(-3.5, 3.5, 1401), peaks]))[:, None]
+    at = np.sort(np.concatenate([np.linspace(-3.5, 3.5, 1401), peaks.clip(-3.5, 3.5)]))[:, None]
     density = w * np.exp(-((at - m) / s)**2 / 2) / (s * math.sqrt(2 * math.pi))
     ax.plot(at, density.sum(1), color='black', linewidth=0.9)
     ax.set_ylim(0, cut_spikes(ax, heights))
