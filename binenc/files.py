@@ -19,6 +19,7 @@ import platform
 import re
 import shutil
 import subprocess
+import time
 import uuid
 import zlib
 from collections.abc import Callable, Iterable, Mapping
@@ -124,7 +125,8 @@ def digest(content: bytes) -> str:
 # %% ../nbs/19_files.ipynb #230c75fb
 def read_stored(path: Path) -> bytes:
     "The content of a stored file. Raises `UserError` where it cannot be read, and where it is not what was stored."
-    for _ in range(READINGS):
+    for reading in range(READINGS):
+        time.sleep(0.01 * reading)
         content = read_bytes(path)
         folder, name = path.parent, path.name
         if (listed := sums_in(folder)) is None: # latents/ and the like are listed in the folder above them
@@ -133,7 +135,7 @@ def read_stored(path: Path) -> bytes:
         if listed is None or digest(content) in listed.get(name, ()): return content
     raise _another(path, folder)
 
-READINGS = 3 # between reading a file and its list, another process may have stored both anew
+READINGS = 5 # between reading a file and its list, another process may have stored both anew
 
 def _another(path: Path, folder: Path) -> UserError:
     return UserError(f'{path} is damaged: it is not the file that {folder / SUMS} lists; restore it, or remove its '
