@@ -86,7 +86,7 @@ def _by_rule(c: Compared) -> dict[str, dict[str, str]]:
     from binenc.summaries import with_attacks
     possible = [rule for rule in SELECTION if f'{rule}_accuracy' in c.common.dropna(axis=1, how='all')]
     judged = {rule: judged_runs(with_attacks(select(c.common, rule), c.results_dir)) for rule in possible}
-    own = judged_runs(c.selected)
+    own = judged[c.experiment.selection]
     return {rule: {name: claim['verdict'] if _measures(claim) == _measures(own[name]) else 'not measured'
                    for name, claim in claims.items()} for rule, claims in judged.items()}
 

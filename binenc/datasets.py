@@ -198,7 +198,7 @@ def list_images(folder: Path, split: str) -> tuple[list[Path], list[int], tuple[
 def _class_files(folder: Path, split: str) -> list[Path]:
     "The images of one class; a class may be missing from test/, but not from train/."
     found = _visible(folder) if folder.exists() else []
-    nested = [path for path in found if not path.suffix and path.is_dir()]
+    nested = [path for path in found if not _is_image(path) and path.is_dir()]
     if nested: raise UserError(f'{printable(nested[0])} is a folder in a class folder: move its images up')
     files = [path for path in found if _is_image(path)]
     if split == 'train' and not files: raise UserError(f'{printable(folder)} holds no images: add some, or remove it')

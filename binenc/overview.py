@@ -20,8 +20,8 @@ from .figures import (
 # %% ../nbs/28_overview.ipynb #e82981e8
 def coded_arm(results: StoredResults, experiment: str) -> str | None:
     "The arm whose codes are shown: the first compressed one with stored latents, else the first one with them, if any."
-    stored = [arm for arm in results.arms_of(experiment) if latents_of(results, experiment, arm)]
-    return next((arm for arm in stored if ARMS[arm].compresses), stored[0] if stored else None)
+    order = sorted(results.arms_of(experiment), key=lambda arm: not ARMS[arm].compresses)
+    return next((arm for arm in order if latents_of(results, experiment, arm)), None)
 
 def code_table(results: StoredResults, experiment: str) -> pd.DataFrame:
     "Class by bit, with the share of the class's train images on the code; empty without stored latents."

@@ -409,7 +409,7 @@ def image_outside(pets):
 
 
 def nested_folder(pets):
-    (pets / 'train' / 'a' / '2021').mkdir()
+    (pets / 'train' / 'a' / '2021.01').mkdir()
 
 
 def huge_image(pets):
@@ -418,7 +418,8 @@ def huge_image(pets):
 
 @pytest.mark.parametrize(
     'spoil, words', [(empty_class, 'empty holds no images'), (image_outside, 'lost.png is in no class folder'),
-                     (nested_folder, '2021 is a folder in a class folder'), (huge_image, '0.png has too many pixels')])
+                     (nested_folder, '2021.01 is a folder in a class folder'),
+                     (huge_image, '0.png has too many pixels')])
 def test_spoiled_folder(spoil, words, tmp_path):
     """Refused in one sentence that names the file or folder."""
     write_folder(tmp_path / 'pets', (6, 6))
