@@ -126,7 +126,8 @@ def digest(content: bytes) -> str:
 def read_stored(path: Path) -> bytes:
     "The content of a stored file. Raises `UserError` where it cannot be read, and where it is not what was stored."
     for reading in range(READINGS):
-        time.sleep(0.01 * reading)
+        if reading:
+            time.sleep(0.01 * reading) # where there is nothing to wait for, it costs as much as reading a file
         content = read_bytes(path)
         folder, name = path.parent, path.name
         if (listed := sums_in(folder)) is None: # latents/ and the like are listed in the folder above them

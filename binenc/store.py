@@ -158,9 +158,11 @@ def _read_table(table: Path) -> list[dict[str, str]]:
     content = read_stored(table)
     try:
         text = content.decode()
-        rows = list(csv.DictReader(io.StringIO(text)))
+        header, *lines = csv.reader(io.StringIO(text)) # csv.DictReader takes three times as long
     except (ValueError, csv.Error) as error: raise UserError(f'{table} is damaged ({error}): restore it') from None
-    if not text.endswith('\n') or not all(row.get('id') and row.get('finished') and None not in row for row in rows):
+    rows = [dict(zip(header, line, strict=True)) for line in lines if len(line) == len(header)]
+    whole = text.endswith('\n') and len(rows) == len(lines)
+    if not whole or not all(row.get('id') and row.get('finished') for row in rows):
         raise UserError(f'{table} is damaged: restore it or remove it')
     return rows
 
