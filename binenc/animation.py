@@ -98,12 +98,11 @@ def course(
 def stored_courses(
     results: StoredResults,
     experiment: str,
-    arms: Iterable[str] = ('bin_enc', 'lin_pen'),
     images: int = 400,
-) -> list[Course]: # of those of the arms that have snapshots
+) -> list[Course]: # of BinEnc and LinPen, or of the first two arms where neither is there; only of those with snapshots
     "The first selected run of each arm, as kept beside the tables. Raises `UserError` for a damaged file."
     folder, found = experiment_folder(experiment, results.results_dir) / 'snapshots', []
-    for arm in results.arms_of(experiment, arms):
+    for arm in results.arms_of(experiment, ('bin_enc', 'lin_pen')) or results.arms_of(experiment)[:2]:
         if (folder / f'{arm}.npz').exists():
             arrays = read_arrays(folder / f'{arm}.npz')
             if not results.shows(experiment, arrays): continue
@@ -157,7 +156,7 @@ def draw_points(ax: Axes, c: Course, at: float) -> None:
 
 def _write(ax: Axes, x: float, y: float, text: str) -> None:
     from matplotlib.patheffects import withStroke
-    ax.text(x, y, text, ha='center', va='center', fontsize=10, fontweight='bold',
+    ax.text(x, y, text, ha='center', va='center', fontsize=10, fontweight='bold', parse_math=False,
             path_effects=[withStroke(linewidth=2.5, foreground='white')])
 
 # %% ../nbs/31_animation.ipynb #f4ac34de

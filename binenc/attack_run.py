@@ -25,6 +25,7 @@ from .measuring import TrainedRun, load_run, restore_run
 from .robustness import deepfool
 from .run import Run
 from .store import RUN_FILES, RunFolder, run_folder
+from .training import prepare
 
 # %% ../nbs/45_attack_run.ipynb #a2a0394f
 def attacked_order(loader: DeviceLoader, number: int) -> Tensor: # (number,) int64
@@ -137,6 +138,7 @@ def attack_run(
 ) -> pd.DataFrame: # columns ROW
     "Attack a run from its stored weights, and store what is found. Raises `UserError` if there are no weights."
     restore_run(run, results_dir)
+    prepare(run) # the last digits depend on the number of threads
     folder, target = run_folder(run, results_dir), Target(load_run(run, results_dir, data_dir), images)
     other = load_run(source, results_dir, data_dir).classifier if source not in (None, run) else None
     weights = weights_digest(run, results_dir)

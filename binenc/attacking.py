@@ -10,6 +10,7 @@ __all__ = ['FEW', 'ATTACKS', 'TABLE', 'ROW', 'CLEARLY', 'CLOSE', 'HEADINGS', 'CA
 
 # %% ../nbs/44_attacking.ipynb #c6d439ad
 import copy
+import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -114,16 +115,16 @@ def run_summary(rows: 'pd.DataFrame') -> dict[str, float]:
         'smallest_perturbation_pixel_mean': pixel.mean(), 'smallest_perturbation_pixel_median': pixel.median(),
         'smallest_perturbation_pixel_relative_median': by_attack(rows, 'pixel_relative').min(axis=1).median(),
         **_of_each_attack(wide), 'gradient_free_wins': wins(wide, 'decisions'), 'transfer_wins': wins(wide, 'other'),
-        **{f'smallest_by_{name}': shortest.get(name, 0.) for name in ATTACKS}}
+        **{f'smallest_by_{name}': shortest.get(name, 0.) if len(wide) else math.nan for name in ATTACKS}}
 
 def _of_each_attack(wide: 'pd.DataFrame') -> dict[str, float]:
     "DeepFool's own number, what doubling the steps of FMN changes, and the share of images that noise fools."
     import numpy as np
     doubled, known = wide.fmn_200 / wide.fmn_100 - 1, wide.deepfool.replace(np.inf, np.nan)
     asked = wide.noise.dropna()
-    return {'deepfool_mean': known.mean(), 'deepfool_share': known.notna().sum() / max(1, len(known)),
+    return {'deepfool_mean': known.mean(), 'deepfool_share': known.notna().mean(),
             'fmn_doubling_change': doubled.mean(), 'fmn_doubling_improved': (doubled < CLEARLY - 1).mean(),
-            'noise_fooled': np.isfinite(asked).sum() / max(1, len(asked))}
+            'noise_fooled': np.isfinite(asked).mean()}
 
 # %% ../nbs/44_attacking.ipynb #3f9e9307
 HEADINGS = { # number of a run -> heading in the table
@@ -174,7 +175,8 @@ def budget_curve(rows: 'pd.DataFrame', budgets) -> 'pd.DataFrame':
     import numpy as np
     import pandas as pd
     least = [np.sort(by_attack(of_run, 'relative').min(axis=1)) for _, of_run in rows.groupby('id')]
-    shares = pd.DataFrame([np.searchsorted(values, budgets, side='right') / max(1, len(values)) for values in least])
+    shares = pd.DataFrame([np.searchsorted(values, budgets, side='right') / (len(values) or math.nan)
+                           for values in least])
     return pd.DataFrame({'mean': shares.mean(), 'std': shares.std(), 'count': shares.count()}).set_axis(budgets)
 
 def attack_figure(results: 'StoredResults') -> 'Figure': # from `attacked_results`

@@ -16,9 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .robustness import require_evaluation
+
 # %% ../nbs/06_attacks.ipynb #9169e912
 def logits_of(model: Callable, x: Tensor) -> Tensor: # (n, K)
-    "Logits, also of a model that returns `(logits, z)`."
+    "Logits, also of a model that returns `(logits, z)`. ValueError for one in training mode."
+    require_evaluation(model)
     result = model(x)
     return result[0] if isinstance(result, tuple) else result
 
@@ -135,6 +138,7 @@ def _walk(model: Callable, x: Tensor, y: Tensor, start: Tensor, reach: Tensor, s
         r = r * each((radius / length(r)).nan_to_num(1, 1).clamp_max(1), x)
     return best
 
+@torch.inference_mode(False) # gradients are needed inside, whatever the caller's mode
 @torch.no_grad()
 def fmn(
     model: Callable, # x -> logits (n, K), or x -> (logits, z); a module must be in evaluation mode
@@ -175,6 +179,7 @@ def in_double(model: Callable) -> Callable:
     "A copy of a module that computes in float64; a function stays as it is."
     return copy.deepcopy(model).double() if isinstance(model, nn.Module) else model
 
+@torch.inference_mode(False)
 @torch.no_grad()
 def adaptive(model: Callable, x: Tensor, y: Tensor, starts: Tensor, steps: int = 100) -> Tensor: # (n, ...)
     "FMN in float64 on logits in units of their margin at x; parameters as in `fmn`."

@@ -24,6 +24,7 @@ def as_numbers(
     if not isinstance(values, Tensor):
         array = np.asarray(values)
         if array.dtype.kind not in 'biuf': raise _not_real(what, array.dtype)
+        array = array.astype(np.float64) if array.dtype == np.longdouble else array
         native = np.require(array, array.dtype.newbyteorder('='), 'CW') # reversed, of another machine, or read-only
         values = torch.as_tensor(native)
     if values.is_complex(): raise _not_real(what, values.dtype)
@@ -40,7 +41,8 @@ def as_matrix(
     if z.ndim != 2 or z.numel() == 0:
         raise ValueError('latents must be a matrix (samples, nodes) that is not empty, '
                          f'but z has shape {tuple(z.shape)}')
-    return z.to(torch.promote_types(z.dtype, torch.float32))
+    whole = not z.is_floating_point() and z.element_size() > 2 # float32 would round large whole numbers
+    return z.to(torch.float64 if whole else torch.promote_types(z.dtype, torch.float32))
 
 def as_latents(
     z: Tensor | np.ndarray, # (n, d) latents, any real dtype, any device

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['ImageData', 'load_data', 'stratified', 'ranks_in_class', 'imbalanced', 'load_splits', 'channel_statistics',
-           'random_crop_flip', 'random_mirror', 'epoch_seed', 'epoch_generator', 'DeviceLoader', 'make_loaders']
+           'best_device', 'random_crop_flip', 'random_mirror', 'epoch_seed', 'epoch_generator', 'DeviceLoader',
+           'make_loaders']
 
 # %% ../nbs/15_data.ipynb #e425d5e7
 from collections.abc import Iterator
@@ -127,6 +128,10 @@ def channel_statistics(
     return mean.float(), torch.where(std > 0, std, 1.).float()
 
 # %% ../nbs/15_data.ipynb #f446920d
+def best_device() -> torch.device:
+    "A GPU if there is one."
+    return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+
 def random_crop_flip(
     images: Tensor, # (b, c, h, w)
     padding: int, # offsets are drawn from -padding to padding
@@ -186,7 +191,7 @@ class DeviceLoader:
         self.batch_size, self.augment, self.flip, self.seed = batch_size, augment, flip, seed
         self.scale = (1 / std).to(device).view(1, -1, 1, 1)
         self.shift = (-mean / std).to(device).view(1, -1, 1, 1)
-        self.padding = data.images.shape[-1] // 8
+        self.padding = min(data.images.shape[-2:]) // 8
 
     def __len__(self): return len(self.labels)
 
@@ -206,7 +211,7 @@ class DeviceLoader:
         generator = epoch_generator(self.seed, epoch, self.images.device)
         order = torch.randperm(len(self), generator=generator, device=self.images.device)
         for index in order.split(self.batch_size):
-            if len(index) == 1 < len(self): continue
+            if len(index) == 1 < min(len(self), self.batch_size): continue
             images = self.images.index_select(0, index) # 20 times faster than [index]
             yield self.augmented(images, generator), self.labels.index_select(0, index)
 

@@ -12,7 +12,6 @@ __all__ = ['DEBIAN_FASHION', 'FASHION_CLASSES', 'SUFFIXES', 'LAYOUT', 'DATASETS'
 import gzip
 import hashlib
 import os
-import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -212,13 +211,14 @@ def printable(path: Path) -> str:
 def decode(path: Path, mode: str | None = None) -> 'np.ndarray':
     "An image as (h, w) grey or (h, w, 3) colour, uint8. Raises `UserError` naming a file that cannot be read."
     import numpy as np
-    from PIL import Image
+    from PIL import Image, ImageOps
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('error', Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                if image.mode[0] in 'IF': raise ValueError('it has more than 8 bits per channel')
-                return np.asarray(image.convert(mode or ('L' if image.mode in ('1', 'L', 'LA') else 'RGB')))
+        with Image.open(path) as image:
+            if image.width * image.height > (Image.MAX_IMAGE_PIXELS or 1e18): raise Image.DecompressionBombError
+            deep = image.mode[0] in 'IF' or any(';16' in str(tile[3]) for tile in image.tile)
+            if deep: raise ValueError('it has more than 8 bits per channel')
+            mode = mode or ('L' if image.mode in ('1', 'L', 'LA') else 'RGB')
+            return np.asarray(ImageOps.exif_transpose(image).convert(mode)) # upright, as every viewer shows it
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise UserError(f'{printable(path)} has too many pixels: resize the images to one small size') from None
     except (OSError, SyntaxError, ValueError, EOFError) as error: # Pillow's for damaged files
@@ -257,7 +257,7 @@ def load_folder(path: str, root: Path, split: str) -> Images:
 
 def _fingerprint(folder: Path, files: list[Path]) -> str:
     "A hash of the names, sizes and times of the files."
-    digest = hashlib.sha256(os.fsencode(folder.resolve()))
+    digest = hashlib.sha256(b'upright' + os.fsencode(folder.resolve())) # other than before images were turned upright
     try:
         for file in files:
             about = file.stat()

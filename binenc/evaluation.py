@@ -109,6 +109,7 @@ def split_numbers(
     wanted: Iterable[Measure] = tuple(MEASURES.values()),
 ) -> dict[str, float]:
     "All numbers of one split; those grouped by the true class end in `_true` (the paper groups by the predicted)."
+    wanted = list(wanted)
     numbers = numbers_of('predictions', wanted, lambda: out)
     if not out.finite: return numbers
     for ending, y in ('', out.pred), ('_true', out.y):

@@ -119,7 +119,8 @@ def draw_curves(ax: Axes, results: StoredResults, experiment: str, measure: str,
         curve = results.curve(experiment, arm, measure, split)
         draw_curve(ax, curve, arm, log, top, **(pale if i else {}))
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.set_yscale('log' if log and ax.lines else 'linear')
+    positive = any((np.asarray(line.get_ydata(), float) > 0).any() for line in ax.lines) # not where all runs diverged
+    ax.set_yscale('log' if log and positive else 'linear')
 
 # %% ../nbs/27_figures.ipynb #0da7ba3e
 def curves(

@@ -117,7 +117,7 @@ class Fooling:
 
 def fool(trained: TrainedRun, seen: Seen, index: Iterable[int]) -> Fooling:
     "Run DeepFool on some of the images."
-    index = torch.as_tensor(list(index))
+    index = torch.as_tensor(list(index), dtype=torch.int64)
     x = seen.x[index.to(seen.x.device)]
     result = deepfool(trained.classifier, x)
     ratio = result.perturbation.flatten(1).norm(dim=1) / x.flatten(1).norm(dim=1)

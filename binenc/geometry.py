@@ -74,7 +74,8 @@ def cdnv(geometry: ClassGeometry) -> float:
     i, j = torch.triu_indices(len(geometry.means), len(geometry.means), offset=1, device=geometry.means.device)
     pairs = zip(i.split(PAIRS), j.split(PAIRS), strict=True) # all at once would take 8 GB for 1,000 classes of 2,048
     apart = torch.cat([(geometry.means[a] - geometry.means[b]).square().sum(1) for a, b in pairs])
-    return float(((geometry.variances[i] + geometry.variances[j]) / 2 / apart).mean())
+    spread = (geometry.variances[i] + geometry.variances[j]) / 2
+    return float(torch.where(apart > 0, spread / apart, torch.inf).mean())
 
 # %% ../nbs/03_geometry.ipynb #d0568eee
 def norm_variation(
@@ -151,6 +152,8 @@ def decode(
 ) -> Decoding:
     "Hold test samples against train codes. ValueError for shapes that do not match, or latents that are not finite."
     z = as_latents(z)
+    if z.shape[1] != codes.bits.shape[1]:
+        raise ValueError(f'the codes have {codes.bits.shape[1]} bits, but z has shape {tuple(z.shape)}')
     return Decoding(codes, hamming(z > 0, codes.bits), as_labels(y, z), as_labels(pred, z))
 
 def nearest_code_accuracy(decoding: Decoding) -> float:
@@ -197,7 +200,7 @@ def distance_margin(layer: Layer) -> float:
     return float(distance_margins(layer).nanmean())
 
 def distance_margin_median(layer: Layer) -> float:
-    "Median over the test samples of their distance margins. NaN if there is none."
+    "Median over the test samples of their distance margins, the lower of two in the middle. NaN if there is none."
     return float(distance_margins(layer).nanmedian())
 
 # %% ../nbs/03_geometry.ipynb #b09e5403

@@ -20,11 +20,14 @@ ACTIVATIONS = {None: nn.Identity, 'silu': nn.SiLU, 'relu': nn.ReLU}
 
 def exact_linear(x: Tensor, layer: nn.Linear) -> Tensor:
     "The layer's output in float32, or in float64 if its weights are; mixed precision around it has no effect."
+    _require_features(x, layer)
     dtype = torch.promote_types(layer.weight.dtype, torch.float32)
-    if not isinstance(x, Tensor) or x.shape[-1:] != (layer.in_features,) or x.is_complex():
-        raise ValueError(f'a tensor (n, {layer.in_features}) of real numbers is needed, not {_described(x)}')
     with torch.autocast(x.device.type, enabled=False):
         return F.linear(x.to(dtype), layer.weight.to(dtype), None if layer.bias is None else layer.bias.to(dtype))
+
+def _require_features(x: object, layer: nn.Linear) -> None:
+    if not isinstance(x, Tensor) or x.shape[-1:] != (layer.in_features,) or x.is_complex():
+        raise ValueError(f'a tensor (n, {layer.in_features}) of real numbers is needed, not {_described(x)}')
 
 def _described(x: object) -> str:
     return f'{tuple(x.shape)} of {x.dtype}' if isinstance(x, Tensor) else type(x).__name__
@@ -78,6 +81,7 @@ class DirectHead(nn.Module):
         self.dropout = _dropout(dropout)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]: # logits (n, num_classes) and z (n, in_features)
+        _require_features(features, self.output)
         z = features.to(torch.promote_types(self.output.weight.dtype, torch.float32))
         return exact_linear(self.dropout(z), self.output), z
 
@@ -94,6 +98,7 @@ class CosineHead(nn.Module):
         self.output, self.scale = nn.Linear(in_features, num_classes, bias=False), scale
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]: # logits (n, num_classes) and unit z (n, in_features)
+        _require_features(features, self.output)
         dtype = torch.promote_types(self.output.weight.dtype, torch.float32)
         z, weight = F.normalize(features.to(dtype)), F.normalize(self.output.weight.to(dtype))
         with torch.autocast(features.device.type, enabled=False):

@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import torch
 from .checkpoints import load_weights
-from .data import DeviceLoader, load_splits, make_loaders
+from .data import DeviceLoader, best_device, load_splits, make_loaders
 from .errors import UserError, unknown
 from .evaluation import all_numbers, evaluate
 from .experiment import expand
@@ -46,9 +47,9 @@ def load_run(
         run = _first_with_weights(run, results_dir, fields)
     path = weights_path(run, results_dir)
     if path is None: raise UserError(f'run {run.id} has no stored weights in {results_dir}: train it first')
-    device = prepare(run)
-    splits = load_splits(run, data_dir)
-    classifier = build_classifier(run, splits['train'].images.shape[1:], len(splits['train'].classes))
+    device, splits = best_device(), load_splits(run, data_dir)
+    with torch.random.fork_rng(devices=[]): # the caller's random numbers are not ours to draw
+        classifier = build_classifier(run, splits['train'].images.shape[1:], len(splits['train'].classes))
     load_weights(path, classifier)
     return TrainedRun(run, classifier.to(device).eval(), make_loaders(run, splits, device), splits['train'].classes)
 
@@ -70,6 +71,7 @@ def measure_run(
 ) -> dict[str, float]: # by column
     "Compute measures from stored weights and store them. Raises `UserError` if there are no weights."
     wanted = wanted_measures(only)
+    prepare(run) # the last digits depend on the number of threads
     trained = load_run(run, results_dir, data_dir)
     restore_run(run, results_dir)
     predictions = {split: evaluate(trained.classifier, loader) for split, loader in trained.loaders.items()}

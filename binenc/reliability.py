@@ -18,7 +18,7 @@ from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from .collapse import as_labels, as_latents, as_matrix
+from .collapse import as_labels, as_latents, as_matrix, as_numbers
 
 # %% ../nbs/04_reliability.ipynb #5bc27b71
 @dataclass(frozen=True)
@@ -113,7 +113,8 @@ def error_auroc(
 ) -> float:
     """P(distance of a wrong sample > distance of a right one) + P(equal) / 2.
     NaN if all samples are right, all are wrong, or a distance is NaN."""
-    wrong, distance = (torch.as_tensor(v).cpu().numpy() for v in (wrong, distance))
+    wrong = as_numbers(wrong, 'errors').cpu().numpy()
+    distance = as_numbers(distance, 'distances').double().cpu().numpy()
     if wrong.shape != distance.shape:
         raise ValueError(f'one distance per sample is needed, but their shapes are {distance.shape} and {wrong.shape}')
     if wrong.all() or not wrong.any() or np.isnan(distance).any(): return float('nan')
@@ -201,7 +202,8 @@ def risk_at_80(scores: ErrorScores) -> float:
 def fpr_at_95(scores: ErrorScores) -> float:
     """Share of the mistakes that are accepted at the smallest threshold that accepts 95% of the right samples.
     NaN if all samples are right, all are wrong, or a distance is NaN."""
-    right, wrong = scores.distance[~scores.wrong].sort().values, scores.distance[scores.wrong]
+    is_wrong = scores.wrong.bool()
+    right, wrong = scores.distance[~is_wrong].sort().values, scores.distance[is_wrong]
     if len(right) == 0 or len(wrong) == 0 or scores.distance.isnan().any(): return float('nan')
     threshold = right[-(-95 * len(right) // 100) - 1] # whole numbers: 0.95 is not a float
     return float((wrong <= threshold).double().mean())
@@ -232,12 +234,19 @@ def ood_auroc(
 # %% ../nbs/04_reliability.ipynb #eb599e1a
 CALIBRATION_BINS = 15
 
+def _of_equal_shape(confidence: Tensor, right: Tensor) -> tuple[np.ndarray, np.ndarray]: # float64, bool
+    confidence = as_numbers(confidence, 'confidences').double().cpu().numpy()
+    right = as_numbers(right, 'what is right').bool().cpu().numpy()
+    if confidence.shape != right.shape:
+        raise ValueError(f'shapes of confidence and right differ: {confidence.shape} and {right.shape}')
+    return confidence, right
+
 def calibration_error(
     confidence: Tensor, # (m,) probability of the predicted class, 0 to 1
     right: Tensor, # (m,) bool
 ) -> float:
     "Expected calibration error, 15 bins of equal width, each with its upper edge. NaN if a confidence is."
-    confidence, right = confidence.double().cpu().numpy(), right.cpu().numpy()
+    confidence, right = _of_equal_shape(confidence, right)
     if np.isnan(confidence).any(): return float('nan')
     place = np.ceil(confidence * CALIBRATION_BINS).astype(int).clip(1)
     return float(np.abs(np.bincount(place, right - confidence)).sum() / len(right))
@@ -247,7 +256,7 @@ def adaptive_calibration_error(
     right: Tensor, # (m,) bool
 ) -> float:
     "Expected calibration error, 15 bins of equal counts up to one sample. NaN if a confidence is."
-    confidence, right = confidence.double().cpu().numpy(), right.cpu().numpy()
+    confidence, right = _of_equal_shape(confidence, right)
     values, place, count = np.unique(confidence, return_inverse=True, return_counts=True)
     gaps = (np.bincount(place, right) / count - values).repeat(count)
     return float(sum(abs(part.sum()) for part in np.array_split(gaps, CALIBRATION_BINS)) / len(gaps))

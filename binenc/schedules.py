@@ -28,7 +28,7 @@ def two_regimes(run: 'Run', epoch: int) -> float:
 
 def _grown(start: float, factor: float, steps: int) -> float:
     try: return start * factor**steps
-    except OverflowError: return math.inf
+    except OverflowError: return math.inf if start else 0.
 
 # %% ../nbs/12_schedules.ipynb #a432dacb
 def linear(run: 'Run', epoch: int) -> float:
@@ -67,9 +67,9 @@ def gamma_schedule(
     """Gamma for a training loop of one's own: multiply it by the factor after every `every` steps, up to the cap,
     which is (lr steps)^2. ValueError for a training that is too short to compress."""
     cap = (lr * steps)**2
-    if not (lr > 0 and start > 0 and every > 0 and cap > start):
-        raise ValueError(f'lr={lr}, steps={steps}, start={start}, every={every}: all must be positive, and '
-                         '(lr steps)^2 above start; train longer or with a larger learning rate')
+    if not (lr > 0 and start > 0 and 0 < every <= steps and cap > start):
+        raise ValueError(f'lr={lr}, steps={steps}, start={start}, every={every}: all must be positive, every at most '
+                         'steps, and (lr steps)^2 above start; train longer or with a larger learning rate')
     return start, math.exp(math.log(cap / start) * every / (GROWING * steps)), cap
 
 # %% ../nbs/12_schedules.ipynb #c77574c9

@@ -124,7 +124,8 @@ def with_interval(s: Summary) -> str:
 
 def markdown_table(table: pd.DataFrame) -> str:
     "The rows of a table in Markdown."
-    head, *rows = [f'| {" | ".join(map(str, row))} |' for row in (table.columns, *table.itertuples(index=False))]
+    head, *rows = ['| ' + ' | '.join(str(cell).replace('|', r'\|') for cell in row) + ' |'
+                   for row in (table.columns, *table.itertuples(index=False))]
     return '\n'.join([head, '|' + '---|' * len(table.columns), *rows]) + '\n'
 
 # %% ../nbs/29_summaries.ipynb #9f159366

@@ -24,7 +24,7 @@ from .arms import ARMS
 from .checkpoints import (
     Training, find_checkpoint, new_training, remove_checkpoints, save_checkpoint, set_rates, snapshot_bytes,
     snapshot_index, weight_bytes)
-from .data import DeviceLoader, epoch_seed, load_splits, make_loaders
+from .data import DeviceLoader, best_device, epoch_seed, load_splits, make_loaders
 from .errors import UserError
 from .evaluation import Predictions, all_numbers, evaluate, history_rows
 from .files import package_version, read_bytes, remove_parts, write_bytes, write_json, write_stored
@@ -260,11 +260,11 @@ def finish(folder: RunFolder, training: Training, loaders: dict[str, DeviceLoade
 
 # %% ../nbs/24_training.ipynb #48b7d830
 def prepare(run: Run) -> torch.device:
-    "Seed torch, set its threads, and return the device: a GPU if there is one."
+    "Seed torch, set its threads, and return the device."
     torch.manual_seed(run.replicate)
     torch.set_num_threads(run.threads)
     torch.backends.cudnn.allow_tf32 = False
-    return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    return best_device()
 
 def check_precision(run: Run) -> None:
     "Raises `UserError` for training in TF32 without a GPU. Measuring is always in float32 and needs none."

@@ -1,0 +1,235 @@
+"""Parts of the library in somebody else's code: other models, dtypes and images, and nothing of theirs changed."""
+
+import math
+import struct
+import warnings
+import zlib
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from binenc import animation, attacks, datasets, gallery, summaries
+from binenc.arms import ARMS
+from binenc.attacking import ATTACKS, budget_curve, run_summary
+from binenc.binarity import class_codes
+from binenc.collapse import collapse_metrics
+from binenc.data import DeviceLoader, ImageData
+from binenc.errors import UserError
+from binenc.evaluation import Predictions, split_numbers
+from binenc.figures import StoredResults, within_class_figure
+from binenc.geometry import cdnv, class_geometry, decode
+from binenc.head import BinaryEncodingHead, CosineHead, DirectHead
+from binenc.measures import MEASURES
+from binenc.measuring import load_run
+from binenc.reliability import ErrorScores, calibration_error, error_auroc, fpr_at_95
+from binenc.robustness import deepfool
+from binenc.run import Run
+from binenc.schedules import gamma_at, gamma_schedule
+from helpers import REPO
+
+X = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
+
+
+class Tempered(nn.Module):
+    """Somebody's own network: logits of the layer, divided by a temperature."""
+
+    def __init__(self, temperature, latents):
+        super().__init__()
+        torch.manual_seed(0)
+        self.head, self.temperature, self.latents = BinaryEncodingHead(6, 2, 4), temperature, latents
+
+    def forward(self, x):
+        logits, z = self.head(x)
+        return (logits / self.temperature, z) if self.latents else logits / self.temperature
+
+
+@pytest.mark.parametrize('temperature', [0.1, 1., 10.])
+def test_deepfool_sees_what_comes_after_the_output_layer(temperature):
+    """Dividing logits moves no boundary, and whether latents are returned changes nothing."""
+    found = [deepfool(Tempered(temperature, latents).eval(), X) for latents in (True, False)]
+    assert found[0].fooled.all()
+    torch.testing.assert_close(found[0].perturbation, found[1].perturbation, rtol=1e-3, atol=1e-5)
+
+
+def toy():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+
+
+@pytest.mark.parametrize('attack', [attacks.fmn, attacks.adaptive])
+def test_attacks_whatever_the_mode_around_them(attack):
+    """The same under `torch.inference_mode`, where there is no gradient."""
+    model = toy().eval()
+    y = model(X).argmax(1)
+    starts = attacks.line_search(model, X, y, 3 * X.flip(0)[None] - X)
+    outside = attack(model, X, y, starts, 20)
+    with torch.inference_mode():
+        inside = attack(model, X, y, starts, 20)
+    torch.testing.assert_close(inside.clone(), outside)
+    assert attacks.length(outside).isfinite().any()
+
+
+@pytest.mark.parametrize('attack', [attacks.fmn, attacks.line_search, attacks.transfer])
+def test_attacks_refuse_a_model_in_training(attack):
+    """Its batch norm would be changed."""
+    model = toy().train()
+    before = model[1].running_mean.clone()
+    with pytest.raises(ValueError, match='evaluation mode'):
+        attack(model, X, torch.zeros(5, dtype=torch.int64), X if attack is attacks.transfer else X[None])
+    assert model[1].running_mean.equal(before)
+
+
+def attack_rows(predicted):
+    row = {'id': 'a', 'true': 0, 'predicted': predicted, 'relative': 0., 'pixel': 0., 'pixel_relative': 0.}
+    return pd.DataFrame([row | {'image': i, 'attack': name} for i in range(3) for name in ATTACKS])
+
+
+def test_a_network_that_is_always_wrong_is_not_robust():
+    """No image was attacked, so there is no number."""
+    numbers = run_summary(attack_rows(predicted=1))
+    assert numbers['attacked_images'] == 0 and numbers['misclassified_images'] == 3
+    for name in 'deepfool_share', 'noise_fooled', 'smallest_by_fmn_100', 'smallest_perturbation_mean':
+        assert math.isnan(numbers[name]), name
+    assert budget_curve(attack_rows(predicted=1), [0., 1.])['mean'].isna().all()
+
+
+def png(path, bits, **more):
+    """A colour picture with that many bits in each channel, written by hand: Pillow writes no 16-bit colour."""
+
+    def chunk(kind, content):
+        return struct.pack('>I', len(content)) + kind + content + struct.pack('>I', zlib.crc32(kind + content))
+
+    rows = b''.join(b'\0' + bytes(range(3 * bits // 8 * 4)) for _ in range(4))
+    header = struct.pack('>IIBBBBB', 4, 4, bits, 2, 0, 0, 0)
+    path.write_bytes(b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', zlib.compress(rows)) +
+                     chunk(b'IEND', b''))
+
+
+def test_sixteen_bits_of_colour_are_refused(tmp_path):
+    """Pillow would cut them to eight."""
+    png(tmp_path / '8.png', 8)
+    png(tmp_path / '16.png', 16)
+    assert datasets.decode(tmp_path / '8.png').shape == (4, 4, 3)
+    with pytest.raises(UserError, match='16.png cannot be read as an image of 8 bits per channel'):
+        datasets.decode(tmp_path / '16.png')
+
+
+def test_photographs_are_upright(tmp_path):
+    """As every viewer shows them, whichever way the camera was held."""
+    pixels = np.zeros((8, 16), np.uint8)
+    pixels[0] = 255
+    picture = Image.fromarray(pixels)
+    turned = Image.Exif()
+    turned[0x112] = 6
+    picture.save(tmp_path / 'turned.png', exif=turned)
+    assert np.array_equal(datasets.decode(tmp_path / 'turned.png'), np.rot90(pixels, -1))
+
+
+def test_too_many_pixels(tmp_path, monkeypatch):
+    """One sentence, and the filters of warnings stay as they were."""
+    Image.new('L', (40, 40)).save(tmp_path / 'large.png')
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 1000)
+    before = list(warnings.filters)
+    with pytest.warns(Image.DecompressionBombWarning), pytest.raises(UserError, match='too many pixels'):
+        datasets.decode_all([tmp_path / 'large.png'])
+    assert warnings.filters == before
+
+
+def loader(height, width, batch_size=200, n=200):
+    images = torch.full((n, 1, height, width), 255, dtype=torch.uint8)
+    data = ImageData(images, torch.arange(n) % 2, ('a', 'b'))
+    return DeviceLoader(data, batch_size, torch.tensor([0.]), torch.tensor([1.]), 'cpu', True)
+
+
+def test_wide_images_are_shifted_by_a_part_of_their_shorter_side():
+    """No training image is empty."""
+    [(x, _)] = loader(8, 128).shuffled(0)
+    assert (x > 0).double().mean() > 0.9 and (x.flatten(1).amax(1) > 0).all()
+
+
+def test_batches_of_one_image():
+    """All of them come, if they are asked for."""
+    assert len(list(loader(8, 8, batch_size=1, n=5).shuffled(0))) == 5
+    assert len(list(loader(8, 8, batch_size=2, n=5).shuffled(0))) == 2
+
+
+def test_no_gamma_stays_none():
+    """Also where its factor to the power of the epoch is too large for a number."""
+    run = Run(gamma=0., gamma_factor=2., epochs=2000, gamma_max=10.)
+    assert {gamma_at(run, epoch) for epoch in (0, 1023, 1024, 1999)} == {0.}
+    with pytest.raises(ValueError, match='every'):
+        gamma_schedule(1e-3, 4000, every=10**6)
+
+
+def test_numbers_of_any_type():
+    """Whole numbers beyond float32, flags as numbers, wider and narrower floats, gradients."""
+    draw = np.random.default_rng(0)
+    z, y = draw.integers(0, 1000, (60, 3)), np.arange(60) % 3
+    near, far = collapse_metrics(z, y), collapse_metrics(z + 2**30, y)
+    assert far['within_class_variation'] == pytest.approx(near['within_class_variation'], rel=1e-5)
+    assert collapse_metrics(z.astype(np.longdouble), y)['sigma_w'] == pytest.approx(near['sigma_w'])
+    distance, flags = torch.tensor([.1, .2, .9]), torch.tensor([0, 0, 1])
+    for dtype in torch.bool, torch.int64, torch.uint8:
+        assert fpr_at_95(ErrorScores(distance, flags.to(dtype))) == 0
+        assert error_auroc(distance.bfloat16().requires_grad_(), flags.to(dtype)) == 1
+    assert calibration_error(torch.tensor([0.5, 1.], requires_grad=True), torch.tensor([1, 1])) == pytest.approx(.25)
+    with pytest.raises(ValueError, match='shapes'):
+        calibration_error(torch.rand(3), torch.tensor([True]))
+
+
+@pytest.mark.parametrize('head', [BinaryEncodingHead(6, 2, 4), DirectHead(6, 4), CosineHead(6, 4)])
+def test_heads_refuse_complex_features(head):
+    with pytest.raises(ValueError, match='real numbers'):
+        head(X.to(torch.complex64))
+
+
+def test_geometry_of_classes_that_are_one_point():
+    """Two classes at one point are at infinity, however narrow they are; codes of another length are refused."""
+    z, y = torch.tensor([[1.], [1.], [1.], [1.], [2.], [2.]]), torch.tensor([0, 0, 1, 1, 2, 2])
+    assert cdnv(class_geometry(z, y)) == math.inf
+    with pytest.raises(ValueError, match='1 bits'):
+        decode(class_codes(z, y), torch.zeros(6, 2), y, y)
+
+
+def test_measures_from_a_generator():
+    """Given once, and read by every view."""
+    z, y = torch.randn(40, 4, generator=torch.Generator().manual_seed(0)), torch.arange(40) % 4
+    names = 'accuracy', 'sigma_w', 'same_encoding_fraction'
+    out = Predictions(z, z, y)
+    wanted = [m for m in MEASURES.values() if m.name in names]
+    assert split_numbers(out, ARMS['bin_enc'], iter(wanted)) == split_numbers(out, ARMS['bin_enc'], wanted)
+
+
+def test_loading_a_network_draws_no_random_number():
+    """The seed and the threads of whoever loads it stay theirs."""
+    threads = torch.get_num_threads()
+    torch.manual_seed(7)
+    expected = torch.rand(2)
+    torch.manual_seed(7)
+    trained = load_run('demo', REPO / 'results', model='bin_enc')
+    assert torch.rand(2).equal(expected) and torch.get_num_threads() == threads
+    seen = gallery.look(trained, limit=100)
+    assert len(gallery.fool(trained, seen, []).index) == 0
+
+
+def test_names_that_mean_something_to_others():
+    """A class may be called anything that a folder may."""
+    fig, ax = plt.subplots()
+    animation._write(ax, 0, 0, '$_$')
+    fig.canvas.draw()
+    plt.close(fig)
+    assert summaries.markdown_table(pd.DataFrame({'class': ['a|b'], 'bit': [1]})).splitlines()[2] == r'| a\|b | 1 |'
+
+
+def test_curves_of_runs_that_all_diverged():
+    """An empty axis is drawn, not refused."""
+    results = StoredResults(['demo'], REPO / 'results')
+    results.history['demo'] = results.history['demo'].assign(value=np.nan)
+    fig = within_class_figure(results)
+    fig.canvas.draw()
+    plt.close(fig)
