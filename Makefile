@@ -62,7 +62,7 @@ docs: $(VENV)/.binenc ## the book: chapters, reference and reports as a site in 
 	$(BIN)/python .ci/docs.py _docs $(EXPERIMENTS)
 	BINENC_BOOK=_docs $(BIN)/python -m pytest -q tests/test_docs.py
 
-notebooks: $(VENV)/.binenc ## execute every notebook in nbs/ in place
+notebooks: $(VENV)/.binenc ## execute the notebooks in nbs/ in place, but for the benchmark and the page on gamma
 	PATH="$(abspath $(BIN)):$$PATH" .ci/execute_notebooks
 
 readme: $(VENV)/.binenc ## nbs/index.ipynb -> README.md

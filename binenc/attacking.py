@@ -37,7 +37,7 @@ if TYPE_CHECKING: # functions import these themselves: other commands answer soo
 @dataclass(frozen=True)
 class Kind:
     "What an attack uses, and how many images it is given at most."
-    uses: str # 'gradients' of the network, its 'decisions', or gradients of an'other' network
+    uses: str # 'gradients' of the network, its 'decisions', or 'other': gradients of another network
     images: int | None = None
 
 FEW = 50 # images in a batch, and all images of an attack that asks for thousands of decisions

@@ -161,7 +161,7 @@ def snapshot_index(
     labels: Tensor, # (n,) int64 of the training images
     nodes: int, # d
 ) -> Tensor: # (m,) int64, ascending
-    "The training images whose latents are kept at every measurement: equally many of each class, drawn at random."
+    "The training images whose latents are kept at every measurement: random ones, equally many of each large class."
     each = max(1, min(SNAPSHOT_IMAGES, SNAPSHOT_NUMBERS // nodes) // len(labels.unique()))
     return (ranks_in_class(labels.cpu(), seed=0) < each).nonzero().flatten()
 

@@ -21,7 +21,7 @@ import typer
 
 import binenc
 from .arms import ARMS, PAPER_ARMS
-from .claims import CLAIMS, METHOD, PAPER, judge
+from .claims import CLAIMS, METHOD, PAPER, _heading, judge
 from .console import RESULTS, ResultsDir, app, out
 from .errors import UserError
 from .experiment import EXPERIMENTS, SELECTION, Experiment, expand
@@ -209,10 +209,6 @@ def _table(head: Iterable[str], rows: Iterable[Iterable]) -> str:
 def _interval(s: dict) -> str:
     from binenc.summaries import with_interval # imports pandas
     return with_interval(Summary(**{key: math.nan if value is None else value for key, value in s.items()}))
-
-def _heading(column: str) -> str:
-    from binenc.summaries import heading_of # imports pandas
-    return heading_of(column)
 
 def _number(value: float | None) -> str: return '–' if value is None or math.isnan(value) else f'{value:.2f}'
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['BATCH', 'VIEWS', 'Predictions', 'evaluate', 'accuracy', 'worst_class_accuracy', 'cross_entropy', 'ece',
-           'adaptive_ece', 'numbers_of', 'split_numbers', 'history_rows', 'attacked_images', 'errors_view',
-           'layer_view', 'decoding_view', 'attack_view', 'final_numbers', 'all_numbers']
+           'adaptive_ece', 'numbers_of', 'split_numbers', 'history_rows', 'attacked_order', 'attacked_images',
+           'errors_view', 'layer_view', 'decoding_view', 'attack_view', 'final_numbers', 'all_numbers']
 
 # %% ../nbs/18_evaluation.ipynb #c3347869
 from collections.abc import Callable, Iterable
@@ -128,10 +128,13 @@ def history_rows(
             for name, value in split_numbers(out, ARMS[run.model]).items()]
 
 # %% ../nbs/18_evaluation.ipynb #3251e12f
-def attacked_images(loader: DeviceLoader, number: int) -> Tensor:
+def attacked_order(loader: DeviceLoader, number: int) -> Tensor: # (number,) int64, on the CPU
+    "The numbers of the images that `attacked_images` gives."
+    return torch.randperm(len(loader), generator=torch.Generator().manual_seed(0))[:number]
+
+def attacked_images(loader: DeviceLoader, number: int) -> Tensor: # (number, c, h, w) float32
     "The attacked test images, normalised: `number` of them (or all), the same for all runs of a data set."
-    order = torch.randperm(len(loader), generator=torch.Generator().manual_seed(0))[:number]
-    return loader.normalise(loader.images[order.to(loader.images.device)])
+    return loader.normalise(loader.images[attacked_order(loader, number).to(loader.images.device)])
 
 def errors_view(train: Predictions, test: Predictions) -> ErrorScores:
     "Mahalanobis distance of each test image, NaN if training diverged, and whether it is misclassified."

@@ -163,7 +163,7 @@ def binarity_figure(results: StoredResults) -> Figure:
 
 def encoding_figure(results: StoredResults) -> Figure:
     "Figure 3: share of a class's samples on the same side of zero, mean over classes and nodes, train images."
-    label = 'same-encoding fraction\n(1: one code a class)'
+    label = 'same-encoding fraction\n(1: one code per class)'
     return curves(results, by_kind(results, [('same_encoding_fraction', 'train', label, ARMS, False)]))
 
 def within_class_figure(results: StoredResults) -> Figure:

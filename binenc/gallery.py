@@ -141,7 +141,7 @@ def as_picture(image: Tensor) -> np.ndarray: # (h, w) or (h, w, 3) uint8
 def wall(
     pictures: list, # of (c, h, w) tensors with grey levels
     titles: list[str],
-    columns: int = 4, # few, so that titles can be read on a telephone
+    columns: int = 4, # few, so that titles can be read on a phone
 ) -> Figure:
     "Images side by side with a title above each."
     rows, lines = max(1, -(-len(pictures) // columns)), max((t.count('\n') for t in titles), default=0)

@@ -22,7 +22,7 @@ from .errors import UserError
 from .files import remove_parts, write_bytes
 
 # %% ../nbs/20_locks.ipynb #c0603d30
-LOCK_SECONDS = 3600 # without a sign of life, for owners on other hosts that cannot be asked
+LOCK_SECONDS = 3600 # without a sign of life, for owners on other hosts
 
 def process_start(pid: int) -> str | None:
     "When a process of this host started, in the kernel's ticks; None if it is gone. Tells a reused number apart."
@@ -118,7 +118,7 @@ def _take(folder: Path, what: str) -> None:
 
 # %% ../nbs/20_locks.ipynb #ce132e13
 def renew(folder: Path) -> None:
-    "Give a sign of life, for owners on hosts that cannot be asked."
+    "Give a sign of life, for owners on other hosts."
     try:
         os.utime(folder / 'lock')
     except OSError: pass

@@ -87,7 +87,7 @@ def with_margin(
 
 @loss
 def arcface(out: Activations, y: Tensor, run: Run, epoch: int) -> Tensor:
-    "Cross entropy of scaled cosines with an angular margin; scale and margin grow by 1 and 0.01 an epoch."
+    "Cross entropy of scaled cosines with an angular margin; scale and margin grow by 1 and 0.01 per epoch."
     cosine = F.linear(out.z, F.normalize(out.weight))
     scale, margin = min(16. + epoch, run.scale), min(0.1 + 0.01 * epoch, run.margin)
     return F.cross_entropy(scale * with_margin(cosine, y, margin), y)

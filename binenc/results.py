@@ -12,6 +12,7 @@ import math
 import shutil
 import uuid
 from contextlib import nullcontext
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -114,7 +115,7 @@ def histories(
     """Histories of the given runs, long: id, experiment, model, replicate, lr, epoch, split, metric, value.
     Raises `UserError` for one that is missing or cut off."""
     import pandas as pd
-    kept = {name: _by_run(kept_history(name, results_dir)) for name in runs.experiment.unique()}
+    kept = {name: _by_run(kept_history(name, results_dir, list(runs.id))) for name in runs.experiment.unique()}
     parts = [_history(row, epochs, kept[row['experiment']], results_dir).assign(**row)
              for row, epochs in zip(runs[KEYS].to_dict('records'), runs.epochs, strict=True)]
     return pd.concat(parts, ignore_index=True)[KEYS + HISTORY]
@@ -135,13 +136,14 @@ def _history(row: dict, epochs: int, kept: 'dict[str, pd.DataFrame]', results_di
         raise UserError(f'{path} ends before epoch {epochs}: remove its folder and repeat the run')
     return part
 
-def kept_history(name: str, results_dir: str | Path = 'results') -> 'pd.DataFrame | None':
+def kept_history(name: str, results_dir: str | Path = 'results', known: list | tuple = ()) -> 'pd.DataFrame | None':
     "The histories of an experiment's selected runs, long: id, epoch, split, metric, value. None without a table."
     path = table_path(experiment_folder(name, results_dir), 'history.csv')
     if not path.exists(): return None
-    renamed = {row['id']: new for new, row in kept_rows(name, results_dir).items() if row['id'] != new}
     history = read_csv(path)
     history = history if 'metric' in history else long_history(history) # long tables are of an earlier version
+    rows = {} if set(history.id) <= set(known) else kept_rows(name, results_dir) # ids may be of an earlier version
+    renamed = {row['id']: new for new, row in rows.items() if row['id'] != new}
     return history.assign(id=history.id.replace(renamed)) if renamed else history
 
 # %% ../nbs/26_results.ipynb #9b9ab944
@@ -200,7 +202,7 @@ def with_kept_runs(runs: 'pd.DataFrame', name: str, results_dir: str | Path) -> 
 def _with_kept_history(history: 'pd.DataFrame', name: str, results_dir: str | Path) -> 'pd.DataFrame':
     "Histories, and those of runs that were selected before and are stored nowhere else."
     import pandas as pd
-    kept = kept_history(name, results_dir)
+    kept = kept_history(name, results_dir, list(history.id))
     if kept is None: return history
     former = {i for i in {*kept.id} - {*history.id} if not (run_path(name, i, results_dir) / 'history.csv').exists()}
     return pd.concat([history, kept[kept.id.isin(former)]], ignore_index=True) if former else history
@@ -232,11 +234,10 @@ KEPT_ARRAYS = {'latents': _thin_latents, 'snapshots': _thin_snapshots} # folder 
 def kept_arrays(selected: 'pd.DataFrame', results_dir: str | Path) -> dict[str, bytes]: # by name of the file
     "`latents/<model>.npz` and `snapshots/<model>.npz` of each arm's first selected run."
     first, files = selected.drop_duplicates('model'), {}
-    for row in first.to_dict('records'):
-        for kind, thin in KEPT_ARRAYS.items():
-            source = run_path(row['experiment'], row['id'], results_dir) / f'{kind}.npz'
-            if source.exists(): # only the tables are in a clone, and a run may store no latents
-                files[f'{kind}/{row["model"]}.npz'] = array_bytes(thin(read_arrays(source), KEPT_BYTES / len(first)))
+    for row, (kind, thin) in product(first.to_dict('records'), KEPT_ARRAYS.items()):
+        source = run_path(row['experiment'], row['id'], results_dir) / f'{kind}.npz'
+        if source.exists(): # only the tables are in a clone, and a run may store no latents
+            files[f'{kind}/{row["model"]}.npz'] = array_bytes(thin(read_arrays(source), KEPT_BYTES / len(first)))
     return files
 
 def kept_weights(selected: 'pd.DataFrame', results_dir: str | Path) -> dict[str, bytes]: # by name of the file
@@ -283,9 +284,8 @@ def _merge_one(e: Experiment, new: list[str], others: int, source: Path, results
             _copy_run(run_path(e.name, run_id, source), run_path(e.name, run_id, results_dir))
     files = {path.relative_to(there).as_posix(): read_stored(path) for kind in ('latents', 'snapshots', 'weights')
              for path in sorted((there / kind).glob('[!.]*')) if not (here / kind / path.name).exists()}
-    kept = [kept_history(e.name, place) for place in (results_dir, source)]
     attacks = [path for folder in (here, there) if (path := table_path(folder, 'attacks.csv')).exists()]
-    runs = [kept_table(e.name, place) for place in (results_dir, source)]
+    runs, kept = ([read(e.name, place) for place in (results_dir, source)] for read in (kept_table, kept_history))
     tables = {here / 'runs.csv': [table for table in runs if table is not None],
               table_path(here, 'attacks.csv'): [read_csv(path) for path in attacks],
               table_path(here, 'history.csv'): [wide_history(history) for history in kept if history is not None]}

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['CHECKPOINT_SECONDS', 'REPORT_SECONDS', 'LONG_EPOCH', 'convolutions', 'train_epoch', 'measure_epoch', 'course',
            'write_course', 'Clock', 'report', 'progress_line', 'EpochLeft', 'WayBack', 'Stopped', 'fit', 'one_epoch',
-           'leave_epoch', 'timed_epoch', 'is_measured', 'latent_bytes', 'measured_by', 'finish', 'prepare',
+           'leave_epoch', 'timed_epoch', 'measures_now', 'latent_bytes', 'measured_by', 'finish', 'prepare',
            'check_precision', 'device_name', 'note_few_vertices', 'train']
 
 # %% ../nbs/24_training.ipynb #960ea9ae
@@ -130,7 +130,7 @@ class EpochLeft(Exception):
     "A request to stop came in the middle of an epoch."
 
 class WayBack:
-    "What is needed to leave an epoch: `state` before it, None if that is what was restored or a new run."
+    "The state before this epoch, so that the epoch can be abandoned. None if that state is stored, or a new run's."
     def __init__(self, folder: RunFolder):
         self.folder, self.state, self.long, self.looked = folder, None, True, Timer()
 
@@ -177,7 +177,7 @@ def one_epoch(folder: RunFolder, training: Training, loaders: dict[str, DeviceLo
               saved: Timer, reported: Timer, back: WayBack) -> dict[str, Predictions] | None:
     "Train an epoch; measure, save and report if it is time; stop if asked to. Returns what was measured."
     rate = timed_epoch(training, loaders['train'], clock, back)
-    measured = measure_epoch(training, loaders) if is_measured(training) else None
+    measured = measure_epoch(training, loaders) if measures_now(training) else None
     if measured:
         write_course(folder, training, loaders['train'])
         clock.lap('measuring')
@@ -210,7 +210,7 @@ def timed_epoch(training: Training, loader: DeviceLoader, clock: Clock, back: Wa
         torch.cuda.synchronize()
     return round(len(loader) / clock.lap('training'), 1)
 
-def is_measured(training: Training) -> bool:
+def measures_now(training: Training) -> bool:
     "Whether the epoch just completed is measured."
     return training.epoch % training.run.log_every == 0 or training.epoch == training.run.epochs
 

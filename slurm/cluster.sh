@@ -5,7 +5,7 @@
 # module load python/3.11 cuda
 # source ~/envs/binenc/bin/activate
 
-# What a training asks for. Flags after -- on the command line of submit.sh win over these.
+# What a training run asks for. Flags after -- on the command line of submit.sh win over these.
 BINENC_TRAIN_FLAGS="--gres=gpu:1 --time=04:00:00"
 
 # What the job that draws the figures asks for; it needs no GPU.

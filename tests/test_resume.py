@@ -12,7 +12,7 @@ import binenc.training as training
 from binenc.arms import ARMS, PAPER_ARMS
 from binenc.checkpoints import CHECKPOINT, PREVIOUS, find_checkpoint, read_checkpoint
 from binenc.errors import UserError
-from binenc.files import read_json
+from binenc.files import read_json, write_json
 from binenc.losses import LOSSES
 from binenc.run import Run
 from binenc.store import run_folder
@@ -312,3 +312,20 @@ def test_a_loss_with_a_state_is_continued(tmp_path, monkeypatch):
     assert loss['batches'] > 0 and loss['centres'].abs().max() > 0
     train(run, tmp_path / 'parts')
     assert stored(run, tmp_path / 'parts') == stored(run, tmp_path / 'whole')
+
+
+def test_a_checkpoint_from_before_a_field_existed(interrupted, tiny, trained, capsys):
+    """What was written without the field reads as the field's default: the run is continued, not begun again."""
+    results, folder = interrupted
+    about = read_json(folder / 'run.json')
+    del about['run']['margin']
+    write_json(folder / 'run.json', about)
+    for name in CHECKPOINT, PREVIOUS:
+        state = torch.load(folder / name, weights_only=True)
+        del state['run']['margin']
+        torch.save(state, folder / name)
+    assert find_checkpoint(folder)['epoch'] == 3
+    train(tiny, results)
+    said = capsys.readouterr().out
+    assert 'damaged' not in said and 'another run' not in said
+    assert stored(tiny, results) == stored(tiny, trained)
