@@ -110,6 +110,21 @@ def test_what_is_said_of_claims_is_stored():
     assert f'{accuracy["bin_enc"]:.2f}' in README and accuracy.min() == accuracy['bin_enc']
 
 
+def test_what_is_said_of_attacks_is_stored():
+    """On Fashion-MNIST most of what DeepFool shows is gone once other attacks are made; LinPen is as robust."""
+    table = pd.read_csv(RESULTS / 'fashion' / 'tables' / 'attacks.csv').set_index(['metric', 'model'])['mean']
+    alone, smallest = table['DeepFool alone, mean of fooled'], table['smallest perturbation, mean']
+    for number in alone['BinEnc'], alone['NoPen'], smallest['BinEnc'], smallest['NoPen'], smallest['LinPen']:
+        assert f'{number:.4f}' in README
+    assert smallest['BinEnc'] - smallest['NoPen'] < (alone['BinEnc'] - alone['NoPen']) / 4
+    robust = read_json(RESULTS / 'fashion' / 'claims.json')['claims']['robust']
+    [difference] = [comparison['difference'] for part in robust['parts'] for comparison in part['comparisons']
+                    if comparison['with'] == 'lin_pen']
+    assert difference['low'] < 0 < difference['high'] and robust['verdict'] == 'undecided'
+    digits = pd.read_csv(RESULTS / 'digits' / 'tables' / 'attacks.csv').query('metric == "smallest perturbation, mean"')
+    assert digits.set_index('model')['mean'].idxmax() == 'NoPen'
+
+
 def test_bench_is_the_stored_one():
     """The benchmark's table is results/bench/cpu.json, and every row of it reached its goal with the same answer."""
     result = read_json(RESULTS / 'bench' / 'cpu.json')
