@@ -147,7 +147,11 @@ def finish_arrays(e: Experiment, s) -> None:
     from filelock import FileLock
     from binenc import slurm, status as report
     from binenc.store import experiment_folder
-    again = slurm.submit_again(e, s)
+    try:
+        again = slurm.submit_again(e, s)
+    except UserError as error: # what there is can be drawn all the same
+        again = []
+        out.print(f'interrupted runs were not submitted again ({error}): repeat slurm/submit.sh')
     if again:
         out.print(f'interrupted runs were submitted again: jobs {", ".join(again)}')
     with FileLock(experiment_folder(e.name, s.results_dir) / '.lock.figures'):
