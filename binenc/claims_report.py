@@ -21,7 +21,7 @@ import typer
 
 import binenc
 from .arms import ARMS, PAPER_ARMS
-from .claims import CLAIMS, METHOD, PAPER, _heading, judge
+from .claims import CLAIMS, METHOD, PAPER, judge, heading
 from .console import RESULTS, ResultsDir, app, out
 from .errors import UserError
 from .experiment import EXPERIMENTS, SELECTION, Experiment, expand
@@ -172,7 +172,7 @@ def _part_rows(part: dict) -> list[list[str]]:
 def _beside(claim: dict) -> str:
     shown = {column: {ARMS[arm].label: s for arm, s in arms.items() if s['n']}
              for column, arms in claim['beside'].items()}
-    lines = [f'{_heading(column)}: ' + ', '.join(f'{label} {_interval(s)}' for label, s in arms.items())
+    lines = [f'{heading(column)}: ' + ', '.join(f'{label} {_interval(s)}' for label, s in arms.items())
              for column, arms in shown.items() if arms]
     return ''.join(f'Beside it, {line}.\n\n' for line in lines)
 
@@ -196,7 +196,7 @@ def _rules_block(report: dict) -> str:
 
 def _published_block(report: dict) -> str:
     about = report['published']
-    rows = [[ARMS[row['arm']].label, _heading(row['measure']), f'{row["theirs"]:.4g} ± {row["theirs_std"]:.2g}',
+    rows = [[ARMS[row['arm']].label, heading(row['measure']), f'{row["theirs"]:.4g} ± {row["theirs_std"]:.2g}',
              _interval(row['ours']), row['source']] for row in about['rows']]
     table = _table(['model', 'measure', 'theirs', 'ours', 'source'], rows) + '\n' if rows else ''
     differs = f' Ours differs in: {"; ".join(about["differs"])}.' if about['differs'] else ''

@@ -42,7 +42,8 @@ def load_run(
     data_dir: str | Path = 'datasets',
     **fields, # with a name: the first run with stored weights whose fields are these, for example model='bin_enc'
 ) -> TrainedRun:
-    "The classifier of a finished run with its weights, and its data. Raises `UserError` if there are none."
+    """The classifier of a finished run with its weights, and its data. Raises `UserError` if there are none.
+    The same numbers as stored need the same threads, and on a GPU no TF32: `binenc.training.prepare(run)` sets both."""
     if isinstance(run, str):
         run = _first_with_weights(run, results_dir, fields)
     path = weights_path(run, results_dir)

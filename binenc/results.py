@@ -142,7 +142,7 @@ def kept_history(name: str, results_dir: str | Path = 'results', known: list | t
     if not path.exists(): return None
     history = read_csv(path)
     history = history if 'metric' in history else long_history(history) # long tables are of an earlier version
-    rows = {} if set(history.id) <= set(known) else kept_rows(name, results_dir) # ids may be of an earlier version
+    rows = {} if set(history.id) <= set(known) else kept_rows(name, results_dir) # known ids are those of today
     renamed = {row['id']: new for new, row in rows.items() if row['id'] != new}
     return history.assign(id=history.id.replace(renamed)) if renamed else history
 

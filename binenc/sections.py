@@ -141,6 +141,8 @@ def image_section(results: StoredResults, data_dir: str | Path = 'datasets') -> 
         return paragraph(f'The images of {run.dataset} are not on this machine: run "binenc data {run.dataset}", '
                          'then the report again.')
     from binenc.measuring import load_run
+    from binenc.training import prepare
+    prepare(run) # in fp32, also on a GPU
     try:
         return _images(load_run(run, results.results_dir, data_dir))
     except UserError as error: return paragraph(f'{error}.')

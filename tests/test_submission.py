@@ -11,7 +11,9 @@ import pytest
 
 from binenc.errors import UserError
 from binenc.experiment import EXPERIMENTS
+from binenc.locks import job_exists
 from binenc.run import Run
+from binenc.scheduler import scheduler
 from binenc.slurm import run_task, send_all
 from binenc.store import keep_experiment
 from binenc.submission import Submission, array_command, write_plan
@@ -164,3 +166,13 @@ def test_figures_after_every_run_failed(tmp_path, monkeypatch, capsys):
 
 if __name__ == '__main__':
     GOLDEN.write_text('\n\n'.join(f'# {name}\n{text(case)}' for name, case in CASES.items()) + '\n')
+
+
+def test_filters_of_the_user_hide_no_job(tmp_path, monkeypatch):
+    """A partition that the profile sets for squeue is not passed on: a running job would seem to have ended."""
+    squeue = tmp_path / 'squeue'
+    squeue.write_text('#!/bin/sh\n[ -n "$SQUEUE_PARTITION" ] || echo 7\n')
+    squeue.chmod(0o755)
+    monkeypatch.setenv('PATH', f'{tmp_path}:{os.environ["PATH"]}')
+    monkeypatch.setenv('SQUEUE_PARTITION', 'cpu')
+    assert job_exists('7') is True and scheduler('squeue') == '7\n'
