@@ -1,7 +1,8 @@
 """Checks that the chapters print what is committed: python .ci/check_outputs.py [notebook ...]. Exits with 1 if not.
 
 Executes the chapters, two at a time, without writing them, and compares the text of every cell's outputs. Pictures are
-not compared. A cell whose output varies (a time, a path) says so with `#| varies` on its first line, and is skipped.
+not compared. A cell whose output varies (a time, a path, a list of all measures) says so with `#| varies` on its first
+line, and is skipped.
 """
 import difflib
 import os

@@ -148,9 +148,9 @@ def draw(names: list[str], settings: list[str], results_dir: Path, jobs: int | N
     from binenc.figures import StoredResults, output_folder
     from binenc.launch import draw_figures
     from binenc.results import keep_results
-    for name in names if not settings else ():
-        keep_results(resolve_experiment(name, results_dir), results_dir)
-    results = StoredResults(names, results_dir, settings) # refuses what cannot be drawn
+    kept = [] if settings else [resolve_experiment(name, results_dir) for name in names]
+    collected = {e.name: keep_results(e, results_dir)[0] for e in kept} # ten thousand runs take seconds to read
+    results = StoredResults(names, results_dir, settings, collected) # refuses what cannot be drawn
     for line in results.incomplete():
         out.print(line)
     folder = output_folder(names, results_dir, settings)

@@ -8,6 +8,8 @@ __all__ = ['ImageData', 'load_data', 'stratified', 'ranks_in_class', 'imbalanced
            'make_loaders']
 
 # %% ../nbs/15_data.ipynb #e425d5e7
+import os
+import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -127,11 +129,16 @@ def channel_statistics(
     std = (square / n - mean.square()).clamp_min(0).sqrt()
     return mean.float(), torch.where(std > 0, std, 1.).float()
 
-# %% ../nbs/15_data.ipynb #f446920d
+# %% ../nbs/15_data.ipynb #b7e90d14
 def best_device() -> torch.device:
-    "A GPU if there is one."
-    return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    "A GPU if there is one. Raises `UserError` in a SLURM job that was given one which torch cannot use."
+    if torch.cuda.is_available(): return torch.device('cuda')
+    if given := os.environ.get('SLURM_JOB_GPUS'):
+        raise UserError(f'this job was given GPU {given}, but torch cannot use it: check nvidia-smi on '
+                        f'{socket.gethostname()} and torch.version.cuda, or ask for no GPU to compute on the CPU')
+    return torch.device('cpu')
 
+# %% ../nbs/15_data.ipynb #f446920d
 def random_crop_flip(
     images: Tensor, # (b, c, h, w)
     padding: int, # offsets are drawn from -padding to padding

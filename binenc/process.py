@@ -93,6 +93,7 @@ def gpu_memory_share() -> float | None:
 class StopOnSignal:
     "While it lasts, a signal calls `request`; a second Ctrl-C raises `KeyboardInterrupt`."
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    TWICE = 0.5 # seconds within which two are one: a wrapper such as `timeout` hands on what the terminal sends too
 
     def __init__(self, request: Callable[[], None] = lambda: None):
         self.request, self.received, self.before = request, None, {} # `received` is the first signal's number
@@ -109,6 +110,7 @@ class StopOnSignal:
             signal.signal(number, handler)
 
     def handle(self, number, _):
-        if self.received == number == signal.SIGINT: raise KeyboardInterrupt
-        self.received = self.received or number
+        if self.received == number == signal.SIGINT and self.first.due(self.TWICE): raise KeyboardInterrupt
+        if not self.received:
+            self.received, self.first = number, Timer()
         self.request()

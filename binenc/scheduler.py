@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['ENDS', 'START', 'scheduler', 'no_slurm', 'have_slurm', 'max_array_size', 'job_name', 'seconds_of', 'flag_value',
-           'end_in', 'end_in_log', 'accounted_ends', 'ends_in_accounts']
+           'end_in', 'end_in_log', 'accounted_ends', 'ends_in_accounts', 'task_record', 'note_start', 'starts_in_vain',
+           'log_path', 'note_end', 'ends_of']
 
 # %% ../nbs/37_scheduler.ipynb #1a842d64
 import os
@@ -17,7 +18,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from .errors import UserError
+from .files import read_json, write_json
 from .locks import slurm_environment
+from .run import Run
+from .store import read_progress, run_folder
 
 # %% ../nbs/37_scheduler.ipynb #5cb495e1
 def scheduler(
@@ -119,3 +123,42 @@ def ends_in_accounts(listing: str) -> dict[str, str]:
     "What `accounted_ends` returns, from what sacct printed."
     rows = [line.split('|') for line in listing.splitlines()]
     return {job: state.split()[0] for job, state in rows if state.split()[0] in (*ENDS, 'DEADLINE', 'BOOT_FAIL')}
+
+# %% ../nbs/37_scheduler.ipynb #10178fda
+def task_record(run: Run, results_dir: str | Path) -> dict:
+    "`job`, `starts`, `log`, `end` and progress of the task that computed a run last; empty if there was none."
+    try: return read_json(run_folder(run, results_dir) / 'job.json')
+    except (OSError, UserError): return {}
+
+def note_start(run: Run, results_dir: Path) -> None:
+    "Note in a run's folder that this task computes it."
+    record = task_record(run, results_dir)
+    in_vain = starts_in_vain(run, results_dir) if record.get('job') == job_name() else 0 # a new submission begins anew
+    write_json(run_folder(run, results_dir) / 'job.json', {
+        'job': job_name(), 'starts': record.get('starts', 0) + 1, 'log': log_path(),
+        'epoch': _epochs(run, results_dir), 'in_vain': in_vain})
+
+def _epochs(run: Run, results_dir: Path) -> int: return read_progress(run_folder(run, results_dir)).get('epoch', 0)
+
+def starts_in_vain(run: Run, results_dir: Path) -> int:
+    "How many times in a row, up to now, a task began a run and completed no epoch of it."
+    record = task_record(run, results_dir)
+    return 0 if _epochs(run, results_dir) > record.get('epoch', 0) else record.get('in_vain', 0) + 1
+
+def log_path() -> str:
+    "The file to which SLURM writes why it ends this job."
+    return os.path.realpath('/proc/self/fd/2')
+
+def note_end(runs: Iterable[Run], results_dir: Path) -> str: # the end
+    "Note why SLURM ends this task, if it does: the log has it."
+    end = end_in_log(log_path())
+    for run in runs if end else ():
+        write_json(run_folder(run, results_dir) / 'job.json', {**task_record(run, results_dir), 'end': end})
+    return end
+
+def ends_of(runs: Iterable[Run], results_dir: str | Path) -> dict[Run, tuple[str, dict]]: # run -> end, record
+    "Why the tasks that computed runs last have ended: by SLURM's accounts, else by the log, else by the task itself."
+    records = {run: record for run in runs if (record := task_record(run, results_dir))}
+    accounts = accounted_ends(record['job'] for record in records.values() if record.get('job'))
+    return {run: (accounts.get(r.get('job')) or end_in_log(r.get('log', '')) or r.get('end', ''), r)
+            for run, r in records.items()}

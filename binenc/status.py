@@ -17,7 +17,8 @@ from statistics import median
 from .errors import UserError
 from .launch import STATES, states
 from .run import Run
-from .slurm import ends_of, measured_epochs, queued_ids, task_record
+from .scheduler import ends_of, task_record
+from .slurm import measured_epochs, queued_ids
 from .store import newest_notebook, read_progress, run_folder
 from .submission import plans_folder
 

@@ -135,9 +135,10 @@ class WayBack:
         self.folder, self.state, self.long, self.looked = folder, None, True, Timer()
 
     def look(self) -> None:
-        "Raise `EpochLeft` if it is time to look, and a stop is requested."
+        "Give a sign of life in a long epoch, and raise `EpochLeft` if a stop is requested."
         if self.long and self.looked.due(LONG_EPOCH):
             self.looked.reset()
+            self.folder.renew()
             if self.folder.stop_requested: raise EpochLeft
 
     def after_epoch(self, training: Training, seconds: float) -> None:

@@ -33,32 +33,32 @@ code=0
 timeout --foreground --signal=INT --kill-after=180 "${minutes}m" "${sweep[@]}" "$@" || code=$?
 [ $code = 124 ] && echo "$minutes minutes are over: the same command continues"
 
-# Both say it where no run has finished yet. Attacks that fail do not keep the rest from being packed.
-attacked=0
+# Both say it where no run has finished yet. If one of them fails, what finished is packed all the same.
+attacked=0 drawn=0
 binenc attack "$name" || attacked=$?
-binenc figures "$name" > /dev/null
+binenc figures "$name" > /dev/null || drawn=$?
+compgen -G "results/$name/runs/*/metrics.json" > /dev/null || exit 1
 
 # Tables, histories, thinned latents and snapshots are kept in the experiment's folder; the weights of every finished
-# run join them.
+# run join them, and the list of what is stored. Where the figures failed, the tables may lack runs: whole runs are
+# packed instead.
 staged=$(mktemp -d)
 trap 'rm -rf "$staged"' EXIT
 mkdir -p "$out" "$staged/$name/weights"
 rm -f "$out/.$name".tar.gz.* # of a packing that was killed
-tar c -C results --exclude="$name/runs" --exclude="$name/notebooks" "$name" | tar x -C "$staged"
+left_out=$name/runs
+[ $drawn = 0 ] || left_out="$name/runs/*/checkpoint*"
+tar c -C results --exclude="$left_out" --exclude="$name/notebooks" "$name" | tar x -C "$staged"
 for run in "results/$name/runs"/*/; do
-    if [ -e "$run/metrics.json" ] && [ -e "$run/weights.safetensors" ]; then
-        cp "$run/weights.safetensors" "$staged/$name/weights/$(basename "$run").safetensors"
+    weights=weights/$(basename "$run").safetensors
+    if [ $drawn = 0 ] && [ -e "$run/metrics.json" ] && [ -e "$run/weights.safetensors" ]; then
+        cp "$run/weights.safetensors" "$staged/$name/$weights"
+        (cd "$staged/$name" && { grep -q "  $weights\$" SHA256SUMS || sha256sum "$weights" >> SHA256SUMS; })
     fi
 done
-(
-    cd "$staged/$name"
-    for weights in weights/*.safetensors; do # they join the list of what is stored, too
-        [ ! -e "$weights" ] || grep -q "  $weights\$" SHA256SUMS || sha256sum "$weights" >> SHA256SUMS
-    done
-)
 tar cz -C "$staged" "$name" | split -b 15000000 -d - "$out/.$name.tar.gz."
 rm -f "$out/$name".tar.gz.* # the last pack stays until the next one is whole
 for part in "$out/.$name".tar.gz.*; do mv "$part" "$out/$(basename "$part" | cut -c2-)"; done
 du -ch "$out/$name".tar.gz.* | tail -n 1
 [ $code = 124 ] && code=0
-exit $((code ? code : attacked))
+exit $((code ? code : attacked ? attacked : drawn))

@@ -65,6 +65,25 @@ def test_from_training_to_the_table_at_home(tmp_path):
     assert table.finished.all() and pd.read_csv(tmp_path / 'results' / 'lent' / 'attacks.csv.gz').id.nunique() == 2
 
 
+def test_a_damaged_run_does_not_keep_the_others_there(tmp_path):
+    """The figures fail; whole runs are packed, and those that are sound are merged at home."""
+    script = copied(tmp_path / 'borrowed')
+    words = 'demo', 5, 'out', *settings(**ONE), '--jobs', 2
+    assert run(script, *words, cwd=tmp_path).returncode == 0
+    lost = next((tmp_path / 'borrowed' / 'results' / 'lent' / 'runs').iterdir())
+    (lost / 'history.csv').write_text('epoch,split,metric,value\n')
+    done = run(script, *words, cwd=tmp_path)
+    assert done.returncode == 1 and 'history.csv is damaged' in done.stderr, done.stdout + done.stderr
+    (tmp_path / 'there').mkdir()
+    subprocess.run(f'cat {tmp_path}/out/lent.tar.gz.* | tar xz -C {tmp_path}/there', shell=True, check=True)
+    shutil.rmtree(tmp_path / 'there' / 'lent' / 'runs' / lost.name)
+    for name in 'runs.csv', 'selected.csv', 'history.csv.gz', 'SHA256SUMS':
+        (tmp_path / 'there' / 'lent' / name).unlink()
+    done = run(BINENC, 'merge', tmp_path / 'there', cwd=tmp_path)
+    assert done.returncode == 0 and '1 runs added' in done.stdout, done.stdout + done.stderr
+    assert not list(tmp_path.rglob('there/**/checkpoint*'))
+
+
 def test_time_is_over(tmp_path):
     """The sweep is stopped in order, here while kernels still start, and the same command continues."""
     script = copied(tmp_path / 'borrowed')

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from binenc import locks
 from binenc.errors import UserError
 from binenc.experiment import EXPERIMENTS
 from binenc.locks import job_exists
@@ -164,10 +165,6 @@ def test_figures_after_every_run_failed(tmp_path, monkeypatch, capsys):
     assert 'lost: 2 new of 2 runs' in capsys.readouterr().out
 
 
-if __name__ == '__main__':
-    GOLDEN.write_text('\n\n'.join(f'# {name}\n{text(case)}' for name, case in CASES.items()) + '\n')
-
-
 def test_filters_of_the_user_hide_no_job(tmp_path, monkeypatch):
     """A partition that the profile sets for squeue is not passed on: a running job would seem to have ended."""
     squeue = tmp_path / 'squeue'
@@ -175,4 +172,24 @@ def test_filters_of_the_user_hide_no_job(tmp_path, monkeypatch):
     squeue.chmod(0o755)
     monkeypatch.setenv('PATH', f'{tmp_path}:{os.environ["PATH"]}')
     monkeypatch.setenv('SQUEUE_PARTITION', 'cpu')
+    locks._own_jobs.cache_clear()
     assert job_exists('7') is True and scheduler('squeue') == '7\n'
+
+
+def test_one_question_for_all_runs(tmp_path, monkeypatch):
+    """Own jobs that run are asked for once; one that is not among them is asked for by itself, every time."""
+    squeue, asked = tmp_path / 'squeue', tmp_path / 'asked'
+    answers = 'case "$*" in *--user*) echo 7; echo 8 ;; *" 9") echo 9 ;; esac'
+    squeue.write_text(f'#!/bin/sh\necho "$*" >> {asked}\n{answers}\n')
+    squeue.chmod(0o755)
+    monkeypatch.setenv('PATH', f'{tmp_path}:{os.environ["PATH"]}')
+    locks._own_jobs.cache_clear()
+    monkeypatch.setattr(locks.time, 'monotonic', lambda: 1000.0)
+    assert [job_exists(job) for job in '7878'] == [True] * 4
+    assert len(asked.read_text().splitlines()) == 1
+    assert [job_exists(job) for job in ('9', '10', '9')] == [True, False, True]
+    assert len(asked.read_text().splitlines()) == 4
+
+
+if __name__ == '__main__':
+    GOLDEN.write_text('\n\n'.join(f'# {name}\n{text(case)}' for name, case in CASES.items()) + '\n')
