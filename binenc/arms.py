@@ -31,6 +31,11 @@ class Arm:
     also: tuple[str, ...] = ()     # views that are measured for this arm only, see `binenc.measures`
     fields: Mapping[str, Any] = field(default_factory=dict) # fields of `Run` that this arm sets
 
+    @property
+    def has_layer(self) -> bool:
+        "Whether there is a penultimate layer between the backbone's features and the output layer."
+        return self.head not in ('none', 'cosine')
+
 # %% ../nbs/10_arms.ipynb #c8aee51a
 ARMS = {
     'bin_enc': Arm('BinEnc', head='linear', loss='compressed', look=Look('#0173b2', '-', 'o'),

@@ -47,12 +47,13 @@ def options(
 @app.command()
 def data(
     name: Annotated[str, typer.Argument(metavar='NAME', help='a data set, folder:PATH, or an experiment')],
+    results_dir: ResultsDir = RESULTS,
     data_dir: DataDir = DATA,
 ):
     "Fetch or find a data set and say where it is."
     from binenc.datasets import DATASETS, dataset_info
-    if name not in DATASETS and name in EXPERIMENTS:
-        name = expand(name)[0].dataset
+    if name not in DATASETS and name in {*EXPERIMENTS, *stored_names(results_dir)}:
+        name = expand(chosen(name, [], results_dir))[0].dataset
     for split in 'train', 'test':
         images = dataset_info(name).load(data_dir, split)
         n, c, h, w = images.images.shape

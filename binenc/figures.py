@@ -180,7 +180,7 @@ def kinds(arms: Iterable[str]) -> dict[str, list[str]]: # kind -> arms; a kind w
 
 def _kind(arm: str) -> str:
     if ARMS[arm].compresses: return 'compressed'
-    return 'none' if ARMS[arm].head in ('none', 'cosine') else 'layer'
+    return 'layer' if ARMS[arm].has_layer else 'none'
 
 FEW = 6 # arms that one axis can show
 

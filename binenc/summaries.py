@@ -243,7 +243,7 @@ BETTER = {'larger': 1, 'smaller': -1}
 def baseline(arm: str) -> str | None:
     "LinPen for arms with a layer before the output, NoPen for others; LinPen's is NoPen, and NoPen has none."
     if arm == 'no_pen': return None
-    return 'lin_pen' if ARMS[arm].head not in ('none', 'cosine') and arm != 'lin_pen' else 'no_pen'
+    return 'lin_pen' if ARMS[arm].has_layer and arm != 'lin_pen' else 'no_pen'
 
 def heading_of(column: str) -> str: # of the table of runs
     "What printed tables call a column; its own name if it is no measure."

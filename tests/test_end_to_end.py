@@ -3,6 +3,7 @@
 import re
 import shutil
 import signal
+import subprocess
 from dataclasses import replace
 
 import pandas as pd
@@ -10,7 +11,19 @@ import pytest
 
 from binenc.experiment import EXPERIMENTS, expand
 from binenc.store import keep_experiment, run_folder, stored_experiment
-from helpers import STORED, TINY, contents, run_notebook_here, settings, start, stored, wait_for
+from helpers import (
+    BINENC,
+    REPO,
+    STORED,
+    TINY,
+    contents,
+    environment,
+    run_notebook_here,
+    settings,
+    start,
+    stored,
+    wait_for,
+)
 
 FIGURES = [
     'codes',
@@ -230,6 +243,7 @@ def test_a_clone_knows_its_finished_runs(command, copy):
     shutil.rmtree(copy / 'results' / 'tiny' / 'runs')
     assert re.search(r'finished +8\b', command('status', 'tiny', cwd=copy).stdout)
     assert '8 finished of 8 runs' in command('sweep', 'tiny', cwd=copy).stdout
+    assert 'digits train: 1,437 images' in command('data', 'tiny', cwd=copy).stdout
 
 
 def test_measured_again_from_stored_weights(command, copy, monkeypatch):
@@ -250,6 +264,15 @@ def test_measured_again_from_stored_weights(command, copy, monkeypatch):
     assert 'all of them are measured' in command('measure', 'tiny', cwd=copy).stdout
     again = command('measure', 'tiny', '--again', '--set', 'replicate=0', '--jobs', 1, cwd=copy)
     assert '4 of 4 runs to do' in again.stdout
+
+
+def test_measured_again_by_the_batch_script(copy):
+    """slurm/measure.sbatch takes what `binenc measure` takes; outside of a job it is a script like any other."""
+    shutil.copytree(REPO / 'slurm', copy / 'slurm')
+    words = ['tiny', '--only', 'norm_variation', '--again', *settings(model='bin_enc', replicate=0), '--jobs', '1']
+    env = environment() | {'PATH': f'{BINENC.parent}:{environment()["PATH"]}'}
+    done = subprocess.run(['bash', 'slurm/measure.sbatch', *words], cwd=copy, env=env, capture_output=True, text=True)
+    assert done.returncode == 0 and '1 of 1 runs to do' in done.stdout, done.stdout + done.stderr
 
 
 def test_diverged_run_through_the_notebook(command, tmp_path):
