@@ -8,6 +8,7 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
+import pytest
 from PIL import Image
 
 from binenc.experiment import expand
@@ -45,43 +46,55 @@ def archive(path):
     return path
 
 
-def test_from_training_to_the_table_at_home(tmp_path):
-    """Runs on packed images, attacked, packed in parts, merged elsewhere: with numbers, attacks, and weights of all."""
-    borrowed = tmp_path / 'borrowed'
-    words = '--archive', archive(tmp_path / 'mine.tar.xz').name, *settings(dataset='folder:datasets/mine', **TWO_RATES)
-    done = run(copied(borrowed), 'demo', 5, 'out', *words, '--jobs', 2, cwd=tmp_path)
+DATA = '--archive', 'mine.tar.xz', *settings(dataset='folder:datasets/mine', **TWO_RATES)
+WORDS = 'demo', 5, 'out', *DATA, '--jobs', 2
+
+
+@pytest.fixture(scope='module')
+def lent(tmp_path_factory):
+    """A folder in which the script has trained on packed images, attacked and packed."""
+    folder = tmp_path_factory.mktemp('lent')
+    archive(folder / 'mine.tar.xz')
+    done = run(copied(folder / 'borrowed'), *WORDS, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
-    parts = sorted((tmp_path / 'out').glob('lent.tar.gz.*'))
+    return folder
+
+
+def unpacked(folder):
+    """What is packed in a folder, unpacked beside it as a folder of results."""
+    (folder / 'there').mkdir()
+    subprocess.run(f'cat {folder}/out/lent.tar.gz.* | tar xz -C {folder}/there', shell=True, check=True)
+    return folder / 'there'
+
+
+def test_from_training_to_the_table_at_home(lent):
+    """Runs on packed images, attacked, packed in parts, merged elsewhere: with numbers, attacks, and weights of all."""
+    parts = sorted((lent / 'out').glob('lent.tar.gz.*'))
     assert parts and all(part.stat().st_size <= 15_000_000 for part in parts)
-    (tmp_path / 'there').mkdir()
-    unpack = f'cat {tmp_path}/out/lent.tar.gz.* | tar xz -C {tmp_path}/there'
-    subprocess.run(unpack, shell=True, check=True)
-    assert not check_stored(tmp_path / 'there' / 'lent')
-    done = run(BINENC, 'merge', tmp_path / 'there', cwd=tmp_path)
+    assert not check_stored(unpacked(lent) / 'lent')
+    done = run(BINENC, 'merge', lent / 'there', cwd=lent)
     assert done.returncode == 0 and '4 runs added' in done.stdout, done.stdout + done.stderr
-    runs = expand(stored_experiment('lent', tmp_path / 'results'))
-    assert len(runs_with_weights(runs, tmp_path / 'results')) == len(runs) == 4
-    table = pd.read_csv(tmp_path / 'results' / 'lent' / 'runs.csv')
-    assert table.finished.all() and pd.read_csv(tmp_path / 'results' / 'lent' / 'attacks.csv.gz').id.nunique() == 2
+    runs = expand(stored_experiment('lent', lent / 'results'))
+    assert len(runs_with_weights(runs, lent / 'results')) == len(runs) == 4
+    table = pd.read_csv(lent / 'results' / 'lent' / 'runs.csv')
+    assert table.finished.all() and pd.read_csv(lent / 'results' / 'lent' / 'attacks.csv.gz').id.nunique() == 2
 
 
-def test_a_damaged_run_does_not_keep_the_others_there(tmp_path):
+def test_a_damaged_run_does_not_keep_the_others_there(lent, tmp_path):
     """The figures fail; whole runs are packed, and those that are sound are merged at home."""
-    script = copied(tmp_path / 'borrowed')
-    words = 'demo', 5, 'out', *settings(**ONE), '--jobs', 2
-    assert run(script, *words, cwd=tmp_path).returncode == 0
-    lost = next((tmp_path / 'borrowed' / 'results' / 'lent' / 'runs').iterdir())
+    shutil.copytree(lent / 'borrowed', tmp_path / 'borrowed')
+    shutil.copy(lent / 'mine.tar.xz', tmp_path)
+    results = tmp_path / 'borrowed' / 'results' / 'lent'
+    for path in results.iterdir(): # as before the first figures: without tables
+        if path.is_file() and path.name != 'experiment.json':
+            path.unlink()
+    lost = sorted((results / 'runs').iterdir())[0]
     (lost / 'history.csv').write_text('epoch,split,metric,value\n')
-    done = run(script, *words, cwd=tmp_path)
+    done = run(tmp_path / 'borrowed' / 'slurm' / 'borrowed.sh', *WORDS, cwd=tmp_path)
     assert done.returncode == 1 and 'history.csv is damaged' in done.stderr, done.stdout + done.stderr
-    (tmp_path / 'there').mkdir()
-    subprocess.run(f'cat {tmp_path}/out/lent.tar.gz.* | tar xz -C {tmp_path}/there', shell=True, check=True)
-    shutil.rmtree(tmp_path / 'there' / 'lent' / 'runs' / lost.name)
-    for name in 'runs.csv', 'selected.csv', 'history.csv.gz', 'SHA256SUMS':
-        (tmp_path / 'there' / 'lent' / name).unlink()
+    shutil.rmtree(unpacked(tmp_path) / 'lent' / 'runs' / lost.name)
     done = run(BINENC, 'merge', tmp_path / 'there', cwd=tmp_path)
-    assert done.returncode == 0 and '1 runs added' in done.stdout, done.stdout + done.stderr
-    assert not list(tmp_path.rglob('there/**/checkpoint*'))
+    assert done.returncode == 0 and '3 runs added' in done.stdout, done.stdout + done.stderr
 
 
 def test_time_is_over(tmp_path):
