@@ -224,6 +224,14 @@ def _jump(model: Callable, x: Tensor, y: Tensor, r: Tensor, towards: Tensor, siz
     first = steps[fooled.int().argmax(0), torch.arange(len(x), device=x.device)]
     return shrink(model, x, y, torch.where(each(fooled.any(0), x), first, r))
 
+def _begin(model: Callable, x: Tensor, y: Tensor, start: Tensor) -> tuple[Tensor, int]: # perturbations, decisions
+    """The start, shortened to the boundary. One that rounding, which differs with the size of a batch, put on the inner
+    side is lengthened first, by up to a tenth."""
+    r, decisions = shrink(model, x, y, start), BISECTIONS + 1
+    lost = start.flatten(1).isfinite().all(1) & ~r.flatten(1).isfinite().all(1)
+    if not lost.any(): return r, decisions
+    return torch.where(each(lost, x), transfer(model, x, y, start, ROUNDING), r), 2 * decisions + len(ROUNDING)
+
 @torch.no_grad()
 def hop_skip_jump(
     model: Callable, # x -> logits (n, K), or x -> (logits, z)
@@ -234,9 +242,9 @@ def hop_skip_jump(
     queries: int = 5000, # decisions at most, for each image
 ) -> Tensor: # (n, ...)
     "The shortest perturbation found without gradients; infinite where `start` is."
-    found = start.flatten(1).isfinite().all(1)
-    r = best = shrink(model, x, y, start)
-    r, asked, step = torch.where(each(found, x), r, 0), BISECTIONS + 1, 1
+    best, asked = _begin(model, x, y, start)
+    found, step = best.flatten(1).isfinite().all(1), 1
+    r = torch.where(each(found, x), best, 0)
     while (number := min(int(100 * math.sqrt(step)), queries - asked - HALVINGS - BISECTIONS - 1)) > 0:
         size = length(r) * (0.1 if step == 1 else 1 / math.sqrt(x[0].numel()) / 10)
         towards = normal(model, x, y, r, directions(x, number, draws), size)

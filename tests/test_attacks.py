@@ -100,7 +100,7 @@ def test_fmn_is_as_good_as_independent_attacks(digits):
     foolbox = pytest.importorskip('foolbox')
     model, x, y, starts = digits
     ours = length(fmn(model, x, y, starts[:3], 100))
-    assert fools(model, x + fmn(model, x, y, starts[:3], 100), y).all()
+    assert fools(model, x + (1 + 1e-5) * fmn(model, x, y, starts[:3], 100), y).all()  # clearly across the boundary
     for theirs in (
         foolbox_distances(foolbox.attacks.DDNAttack(steps=300, init_epsilon=2.0), model, x, y),
         foolbox_distances(
@@ -127,6 +127,15 @@ def test_foolbox_does_not_project():
     assert torch.allclose(short, long, rtol=1e-2) and short.median() > 1.5
     starts = line_search(linear, x, y, nearest_others(x, y, x, y))
     assert ((length(fmn(linear, x, y, starts)) / distance - 1).abs() < 1e-3).all()
+
+
+def test_a_start_that_rounding_put_inside(digits):
+    """It is on the boundary but does not fool: it is lengthened a little, and not given up."""
+    model, x, y, starts = digits
+    x, y, start = x[:5], y[:5], (1 - 1e-4) * starts[0, :5]
+    assert not fools(model, x + start, y).any()
+    found = length(hop_skip_jump(model, x, y, start, generators(torch.arange(5), 0), 500))
+    assert (found < length(starts[0, :5])).all()
 
 
 def test_hop_skip_jump_is_as_good_as_foolbox(digits):
