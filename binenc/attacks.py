@@ -225,8 +225,8 @@ def _jump(model: Callable, x: Tensor, y: Tensor, r: Tensor, towards: Tensor, siz
     return shrink(model, x, y, torch.where(each(fooled.any(0), x), first, r))
 
 def _begin(model: Callable, x: Tensor, y: Tensor, start: Tensor) -> tuple[Tensor, int]: # perturbations, decisions
-    """The start, shortened to the boundary. One that rounding, which differs with the size of a batch, put on the inner
-    side is lengthened first, by up to a tenth."""
+    """The start, shortened to the boundary. If rounding, which depends on the size of the batch, has put it on the
+    inner side, it is first lengthened by up to a tenth."""
     r, decisions = shrink(model, x, y, start), BISECTIONS + 1
     lost = start.flatten(1).isfinite().all(1) & ~r.flatten(1).isfinite().all(1)
     if not lost.any(): return r, decisions
@@ -241,7 +241,7 @@ def hop_skip_jump(
     draws: list[torch.Generator], # one for each image
     queries: int = 5000, # decisions at most, for each image
 ) -> Tensor: # (n, ...)
-    "The shortest perturbation found without gradients; infinite where `start` is."
+    "The shortest perturbation found without gradients; infinite where `start` is, or is far from fooling."
     best, asked = _begin(model, x, y, start)
     found, step = best.flatten(1).isfinite().all(1), 1
     r = torch.where(each(found, x), best, 0)

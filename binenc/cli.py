@@ -53,7 +53,7 @@ def data(
     "Fetch or find a data set and say where it is."
     from binenc.datasets import DATASETS, dataset_info
     if name not in DATASETS and name in {*EXPERIMENTS, *stored_names(results_dir)}:
-        name = expand(chosen(name, [], results_dir))[0].dataset
+        name = expand(planned_anew(name, [], results_dir))[0].dataset
     for split in 'train', 'test':
         images = dataset_info(name).load(data_dir, split)
         n, c, h, w = images.images.shape

@@ -56,12 +56,12 @@ class StoredResults:
         experiments: Iterable[str | Experiment], # names, or experiments
         results_dir: str | Path = 'results',
         settings: Iterable[str] = (), # as after --set: draw a part of what is stored
-        collected: Mapping[str, pd.DataFrame] | None = None, # name -> what `collect` gave, where it is at hand
+        collected: Mapping[str, pd.DataFrame] | None = None, # name -> what `collect` gave for a whole experiment
     ):
         self.results_dir, settings = Path(results_dir), parse_settings(settings)
         self.experiments = _distinct_titles([
             resolve_experiment(e, results_dir, **settings) if isinstance(e, str) else e for e in experiments])
-        known = collected or {}
+        known = {} if settings else collected or {}
         self.runs = {e.name: known[e.name] if e.name in known else collect(e, results_dir) for e in self.experiments}
         self.selected = {e.name: select(self.runs[e.name], e.selection) for e in self.experiments}
         self.history = {name: histories(rows, results_dir) for name, rows in self.selected.items()}

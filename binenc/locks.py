@@ -51,15 +51,17 @@ ASK_AGAIN = 5 # seconds for which a job that ran is taken to run still
 
 def job_exists(job: str) -> bool | None:
     "Whether the scheduler still runs a SLURM job; None where it cannot be asked."
-    if job in _own_jobs(int(time.monotonic() / ASK_AGAIN)): return True # one question for all runs
+    own = _own_jobs(int(time.monotonic() / ASK_AGAIN)) # one question for all runs
+    if own is None: return None
+    if job in own: return True
     asked = _squeue('--jobs', job) # it has ended, or is new, or another user's
     if asked is None or asked.returncode: return False if asked and 'Invalid job id' in asked.stderr else None
     return bool(asked.stdout.strip())
 
 @lru_cache(maxsize=1)
-def _own_jobs(moment: int) -> frozenset[str]: # none where SLURM does not answer
+def _own_jobs(moment: int) -> frozenset[str] | None: # None where SLURM does not answer
     asked = _squeue('--array', f'--user={os.getuid()}', '--format=%A')
-    return frozenset(asked.stdout.split()) if asked and not asked.returncode else frozenset()
+    return frozenset(asked.stdout.split()) if asked and not asked.returncode else None
 
 def _squeue(*words: str) -> subprocess.CompletedProcess | None:
     "What squeue says about jobs that run."

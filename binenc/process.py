@@ -93,16 +93,18 @@ def gpu_memory_share() -> float | None:
 class StopOnSignal:
     "While it lasts, a signal calls `request`; a second Ctrl-C raises `KeyboardInterrupt`."
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-    TWICE = 0.5 # seconds within which two are one: a wrapper such as `timeout` hands on what the terminal sends too
+    TWICE = 0.5 # seconds within which two Ctrl-C are one: a wrapper such as `timeout` passes on what the terminal sent
 
     def __init__(self, request: Callable[[], None] = lambda: None):
         self.request, self.received, self.before = request, None, {} # `received` is the first signal's number
 
     def __enter__(self):
         self.before = {number: signal.signal(number, self.handle) for number in self.SIGNALS}
-        outer = [getattr(handler, '__self__', None) for handler in self.before.values()]
-        for number in {around.received for around in outer if isinstance(around, StopOnSignal) and around.received}:
-            self.handle(number, None)
+        outer = {getattr(handler, '__self__', None) for handler in self.before.values()}
+        for around in outer:
+            if isinstance(around, StopOnSignal) and around.received:
+                self.handle(around.received, None)
+                self.first = around.first
         return self
 
     def __exit__(self, *_):

@@ -126,7 +126,8 @@ def ends_in_accounts(listing: str) -> dict[str, str]:
 
 # %% ../nbs/37_scheduler.ipynb #10178fda
 def task_record(run: Run, results_dir: str | Path) -> dict:
-    "`job`, `starts`, `log`, `end` and progress of the task that computed a run last; empty if there was none."
+    """`job`, `starts`, `log`, `end`, `epoch` (when it began) and `in_vain` (starts before it) of the task that computed
+    a run last; empty if there was none."""
     try: return read_json(run_folder(run, results_dir) / 'job.json')
     except (OSError, UserError): return {}
 

@@ -269,7 +269,7 @@ def prepare(run: Run) -> torch.device:
 
 def check_precision(run: Run) -> None:
     "Raises `UserError` for training in TF32 without a GPU. Measuring is always in float32 and needs none."
-    if run.precision == 'tf32' and not torch.cuda.is_available():
+    if run.precision == 'tf32' and best_device().type != 'cuda':
         raise UserError('precision=tf32 needs a GPU, and there is none here: add --set precision=fp32')
 
 def device_name(device: torch.device) -> str:

@@ -37,7 +37,7 @@ timeout --foreground --signal=INT --kill-after=180 "${minutes}m" "${sweep[@]}" "
 attacked=0 drawn=0
 binenc attack "$name" || attacked=$?
 binenc figures "$name" > /dev/null || drawn=$?
-compgen -G "results/$name/runs/*/metrics.json" > /dev/null || exit 1
+[ $drawn = 0 ] || compgen -G "results/$name/runs/*/metrics.json" > /dev/null || exit 1
 
 # Tables, histories, thinned latents and snapshots are kept in the experiment's folder; the weights of every finished
 # run join them, and the list of what is stored. Where the figures failed, the tables may lack runs: whole runs are

@@ -85,10 +85,10 @@ def test_a_damaged_run_does_not_keep_the_others_there(lent, tmp_path):
     shutil.copytree(lent / 'borrowed', tmp_path / 'borrowed')
     shutil.copy(lent / 'mine.tar.xz', tmp_path)
     results = tmp_path / 'borrowed' / 'results' / 'lent'
-    for path in results.iterdir(): # as before the first figures: without tables
+    lost = results / 'runs' / pd.read_csv(results / 'selected.csv').id[0]
+    for path in results.iterdir():  # as before the first figures: without tables
         if path.is_file() and path.name != 'experiment.json':
             path.unlink()
-    lost = sorted((results / 'runs').iterdir())[0]
     (lost / 'history.csv').write_text('epoch,split,metric,value\n')
     done = run(tmp_path / 'borrowed' / 'slurm' / 'borrowed.sh', *WORDS, cwd=tmp_path)
     assert done.returncode == 1 and 'history.csv is damaged' in done.stderr, done.stdout + done.stderr
@@ -104,7 +104,7 @@ def test_time_is_over(tmp_path):
     words = 'demo', 4, 'out', *settings(**ONE | {'epochs': 100_000, 'gamma_factor': 1.0}), '--jobs', 1
     done = run(script, *words, cwd=tmp_path)
     assert '4 minutes are over: the same command continues' in done.stdout, done.stdout + done.stderr
-    assert done.returncode == 1 and 'no run has finished yet' in done.stderr
+    assert done.returncode == 1 and 'no run has finished yet' in done.stderr and not (tmp_path / 'out').exists()
     assert 'Traceback' not in done.stdout + done.stderr
 
 

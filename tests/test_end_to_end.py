@@ -246,6 +246,22 @@ def test_a_clone_knows_its_finished_runs(command, copy):
     assert 'digits train: 1,437 images' in command('data', 'tiny', cwd=copy).stdout
 
 
+def test_figures_read_each_run_once(copy, monkeypatch):
+    """Ten thousand runs take seconds to read; figures of a part of them, by settings, have only that part."""
+    from binenc import console, figures, launch, results
+    read, read_run = [], results.read_run
+    monkeypatch.setattr(results, 'read_run', lambda folder: read.append(folder.run.id) or read_run(folder))
+    monkeypatch.setattr(launch, 'draw_figures', lambda *_: None)
+    monkeypatch.setattr(console, 'show_tables', lambda _: None)
+    console.draw(['tiny'], [], copy / 'results')
+    assert sorted(read) == sorted(run.id for run in runs_of(copy))
+    table = results.collect('tiny', copy / 'results')
+    whole = figures.StoredResults(['tiny'], copy / 'results', collected={'tiny': table})
+    assert whole.runs['tiny'] is table
+    part = figures.StoredResults(['tiny'], copy / 'results', ['replicate=0'], {'tiny': table})
+    assert len(part.runs['tiny']) == len(table) / 2
+
+
 def test_measured_again_from_stored_weights(command, copy, monkeypatch):
     """As in a clone: weights and tables give every number again; what is measured is not measured twice."""
     import binenc.launch

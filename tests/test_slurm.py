@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from binenc.experiment import expand, find_experiment, parse_settings
 from binenc.files import write_json
@@ -44,7 +45,8 @@ def clone(tmp_path_factory):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPO / name, folder / name)
     with (folder / 'slurm' / 'cluster.sh').open('a') as file:  # as people write it: unset variables, a last line of 1
-        file.write('BINENC_FIGURES_FLAGS+=" $TEST_FIGURES_FLAGS"\n[ -n "$NOT_SET" ] && module load cuda\n')
+        file.write('BINENC_FIGURES_FLAGS+=" $TEST_FIGURES_FLAGS"\n[ -n "$REAL_GPUS" ] || CUDA_VISIBLE_DEVICES=\n')
+        file.write('[ -n "$NOT_SET" ] && module load cuda\n')
     return folder
 
 
@@ -432,6 +434,17 @@ launch.execute_notebook('tiny.ipynb', Path({str(tmp_path)!r}) / 'out' / f'{{task
         if (tmp_path / 'out' / f'{i}.ipynb').exists()
     ]
     assert sorted(int(nb.cells[-1].outputs[0].text) for nb in done) == list(range(24)), logs
+
+
+def test_a_gpu_that_cannot_be_used(site):
+    """The job was given one, and torch cannot use it: the run fails with a sentence, and does not train on the CPU."""
+    if torch.cuda.is_available():
+        pytest.skip('there is a GPU that can be used')
+    values = SMALL | dict(model='bin_enc')
+    site.submit('no-gpu', env={'REAL_GPUS': '1'}, **values)
+    until_settled(site, 'no-gpu')
+    assert site.states(site.runs('no-gpu', **values)) == ['failed']
+    assert 'but torch cannot use it' in site.call('binenc', 'status', 'no-gpu', '--failed')
 
 
 def test_data_must_be_in_place(site):

@@ -3,20 +3,23 @@
 import os
 import resource
 import shlex
+import signal
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from binenc import locks
 from binenc.errors import UserError
 from binenc.experiment import EXPERIMENTS
+from binenc.files import write_json
 from binenc.locks import job_exists
 from binenc.run import Run
 from binenc.scheduler import scheduler
 from binenc.slurm import run_task, send_all
-from binenc.store import keep_experiment
+from binenc.store import keep_experiment, record_start, run_folder
 from binenc.submission import Submission, array_command, write_plan
 from helpers import BINENC, REPO, TINY, settings
 
@@ -151,6 +154,23 @@ def test_task_of_a_cancelled_plan(tmp_path, monkeypatch, capsys):
     plan.with_suffix('.cancelled').touch()
     assert run_task(plan, 0, 1, tmp_path / 'results', tmp_path) == 1
     assert 'was cancelled' in capsys.readouterr().out and not (tmp_path / 'results').exists()
+
+
+def test_a_task_that_never_gets_through_an_epoch(tmp_path, monkeypatch, capsys):
+    """It returns to the queue nine times, and then says why it does not; an epoch in between starts the count anew."""
+    run, requeued = Run(**TINY), []
+    plan = write_plan([run], tmp_path / 'plans')
+    monkeypatch.setenv('SLURM_JOB_ID', '7')
+    monkeypatch.setattr('binenc.slurm.scheduler', lambda *words: requeued.append(words))
+    monkeypatch.setattr('binenc.slurm.ignore_signals', lambda: None)
+    monkeypatch.setattr('binenc.slurm._compute', lambda *_: SimpleNamespace(received=signal.SIGUSR1))
+    folder = run_folder(run, tmp_path)
+    record_start(folder, 'cpu')
+    for n in range(12):
+        write_json(folder / 'progress.json', {'epoch': int(n > 1)})
+        code = run_task(plan, 0, 1, tmp_path, tmp_path)
+        assert (code, len(requeued)) == ((0, n + 1) if n < 11 else (1, 11)), n
+    assert requeued[0] == ('scontrol', 'requeue', '7') and 'longer time limit' in capsys.readouterr().out
 
 
 def test_figures_after_every_run_failed(tmp_path, monkeypatch, capsys):

@@ -3,6 +3,7 @@ ends orderly."""
 
 import json
 import math
+import os
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -17,6 +18,7 @@ from binenc.checkpoints import build_optimizer, new_training
 from binenc.data import load_splits, make_loaders
 from binenc.evaluation import evaluate
 from binenc.experiment import Experiment, expand
+from binenc.locks import acquire
 from binenc.measures import AT_THE_END, EACH_SPLIT, MEASURES
 from binenc.measures import GROUPED as BY_CLASS
 from binenc.models import build_classifier, compression_loss
@@ -24,7 +26,7 @@ from binenc.results import collect, select
 from binenc.run import Run
 from binenc.schedules import gamma_at
 from binenc.store import read_history, run_folder
-from binenc.training import prepare, train, train_epoch
+from binenc.training import LONG_EPOCH, WayBack, prepare, train, train_epoch
 from helpers import REPO, STORED, TINY, exit_with_threads, in_process, stored
 
 ONE = Run(**{**TINY, 'epochs': 1, 'log_every': 1, 'train_images': 300, 'batch_size': 50})
@@ -191,3 +193,16 @@ def test_binary_encoding_emerges_in_both_precisions(precision, tmp_path):
     metrics = train(Run(epochs=100, gamma_factor=1.06, log_every=100, precision=precision, deepfool_images=0), tmp_path)
     assert metrics['train_accuracy'] > 0.99 and metrics['train_distinct_codes'] == 10
     assert metrics['train_same_encoding_fraction_true'] > 0.99
+
+
+def test_a_long_epoch_gives_signs_of_life(tmp_path):
+    """Where SLURM cannot be asked, an owner on another host counts as gone after an hour without one."""
+    folder = run_folder(Run(), tmp_path)
+    acquire(folder.path, 'a run')
+    os.utime(folder / 'lock', (0, 0))
+    back = WayBack(folder)
+    back.look()
+    assert (folder / 'lock').stat().st_mtime == 0  # it is too early
+    back.looked.since -= LONG_EPOCH + 1
+    back.look()
+    assert (folder / 'lock').stat().st_mtime > 0
