@@ -226,11 +226,6 @@ def run_task(
         ignore_signals() # what follows must not be cut short
         return _end_task(runs, results_dir, done.received or early.received)
 
-def ignore_signals() -> None:
-    "From now on, signals that mean to stop are ignored."
-    for number in StopOnSignal.SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-
 def _compute(runs: list[Run], results_dir: Path, data_dir: Path) -> Sweep:
     "Compute runs side by side; what they print goes to the job's log."
     def say(run: Run, text: str) -> None:
@@ -241,6 +236,12 @@ def _compute(runs: list[Run], results_dir: Path, data_dir: Path) -> Sweep:
         note_end(runs, results_dir)
     return Sweep(runs, results_dir, data_dir, max(1, len(runs)), say, end, on_stop=stop)()
 
+def ignore_signals() -> None:
+    "From now on, signals that mean to stop are ignored."
+    for number in StopOnSignal.SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+# %% ../nbs/39_slurm.ipynb #3f8a61bc
 def _end_task(runs: list[Run], results_dir: Path, received: int | None) -> int: # exit code
     "Requeue this task if its runs have to be continued."
     after = states(runs, results_dir)
