@@ -267,7 +267,7 @@ def attack(
         images = min(images, _test_images(next(iter(sources)), data_dir))
     todo = list(sources) if again else unattacked(images)
     execute = partial(execute_attacks, sources=sources, images=images, again=again)
-    if todo and compute(experiment, todo, len(sources), jobs, results_dir, data_dir, execute): raise stopped()
+    if todo and compute(experiment, todo, len(sources), jobs, results_dir, data_dir, execute).stopping: raise stopped()
     left = unattacked(images)
     done = [run for run in sources if run not in left]
     if done:

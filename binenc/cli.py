@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['version', 'options', 'data', 'plan', 'plan_lines', 'run', 'elsewhere', 'one_run', 'sweep', 'sweep_all',
-           'check_can_train', 'any_unfinished', 'measure', 'numbers_before', 'difference_line', 'status', 'show_status',
+           'check_can_train', 'any_unfinished', 'measure', 'difference_line', 'status', 'show_status',
            'list_experiments', 'merge', 'verify', 'figures', 'main']
 
 # %% ../nbs/48_cli.ipynb #fd6af702
@@ -27,7 +27,7 @@ from .files import SUMS, check_stored
 from .run import Run
 from .store import (
     KEPT_FILES, RUN_FILES, experiment_folder, is_measured, keep_experiment, run_folder, runs_with_weights,
-    stored_experiment, stored_names, tidy)
+    stored_experiment, stored_names, stored_numbers, tidy)
 
 # %% ../nbs/48_cli.ipynb #c63acf7d
 def version(value: bool) -> None:
@@ -162,7 +162,7 @@ def sweep_all(e: Experiment, jobs: int | None, wait: bool, results_dir: Path, da
         if todo:
             call_warm(check_can_train, todo[0], data_dir)
             keep_experiment(e, results_dir)
-            if compute(e.name, todo, len(runs), jobs, results_dir, data_dir, execute): return True
+            if compute(e.name, todo, len(runs), jobs, results_dir, data_dir, execute).stopping: return True
         if not wait: return False
         if not wait_for_others(runs, results_dir, stops): return stops()
 
@@ -205,16 +205,16 @@ def measure(
     todo = [run for run in weighted if again or not is_measured(run, wanted, results_dir)]
     out.print(f'{len(weighted)} of {len(runs)} runs have stored weights')
     if not todo: return out.print('all of them are measured; --again repeats it')
-    before = numbers_before(todo, results_dir)
+    before = {run: stored_numbers(run, results_dir) for run in todo}
     execute = partial(execute_measures, only=only or [])
-    if compute(experiment, todo, len(weighted), jobs, results_dir, data_dir, execute): raise stopped()
-    out.print(difference_line(before, results_dir))
-    if any(not is_measured(run, wanted, results_dir) for run in todo): raise typer.Exit(1)
+    done = compute(experiment, todo, len(weighted), jobs, results_dir, data_dir, execute)
+    if done.stopping: raise stopped()
+    measured = {run: before[run] for run, (state, _) in done.outcome.items() if state == 'finished'}
+    if measured:
+        out.print(difference_line(measured, results_dir))
+    if len(measured) < len(todo): raise typer.Exit(1)
 
-def numbers_before(runs: list[Run], results_dir: Path) -> dict[Run, dict[str, float]]:
-    "The stored numbers of runs."
-    from binenc.store import stored_numbers
-    return {run: stored_numbers(run, results_dir) for run in runs}
+
 
 def difference_line(before: dict[Run, dict[str, float]], results_dir: Path) -> str:
     "How far the new numbers are from those that were stored."

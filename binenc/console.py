@@ -31,13 +31,15 @@ Name = Annotated[str, typer.Argument(
     metavar='EXPERIMENT', help=f'one of {", ".join(EXPERIMENTS)}, or one that was run before')]
 Settings = Annotated[list[str] | None, typer.Option(
     '--set', metavar='FIELD=VALUE', help='replace a field of Run; model, replicate, lr take several, comma-separated')]
-def _no_file(path: Path) -> Path:
-    if path.is_file(): raise UserError(f'{path} is a file: choose another folder with --results')
+def _folder(path: Path) -> Path:
+    path = path.expanduser() # a shell leaves the ~ of --results=~/mine as it is
+    if path.is_file(): raise UserError(f'{path} is a file: choose another folder')
     return path
 
 ResultsDir = Annotated[Path, typer.Option(
-    '--results', metavar='DIR', callback=_no_file, help='where results are kept')]
-DataDir = Annotated[Path, typer.Option('--data', metavar='DIR', envvar='BINENC_DATA', help='where data sets are kept')]
+    '--results', metavar='DIR', callback=_folder, help='where results are kept')]
+DataDir = Annotated[Path, typer.Option(
+    '--data', metavar='DIR', callback=_folder, envvar='BINENC_DATA', help='where data sets are kept')]
 Jobs = Annotated[int | None, typer.Option(
     '--jobs', '-j', min=1, help='runs side by side; by default as many as there are cores, on a GPU one')]
 RESULTS, DATA = Path('results'), Path('datasets')
@@ -69,14 +71,13 @@ def stopped() -> typer.Exit:
 
 # %% ../nbs/41_console.ipynb #d4e490bf
 def compute(name: str, todo: list[Run], planned: int, jobs: int | None, results_dir: Path, data_dir: Path,
-            execute: Callable) -> bool: # whether it was interrupted
+            execute: Callable): # -> the `Sweep`, ended
     "Compute runs side by side with a progress bar."
     from binenc.launch import Sweep
     jobs = jobs or jobs_here(todo)
     out.print(f'{name}: {len(todo)} of {planned} runs to do, {jobs} at a time')
     with Bar(name, len(todo)) as bar:
-        done = Sweep(todo, results_dir, data_dir, jobs, bar.line, bar.end, execute)()
-    return done.stopping
+        return Sweep(todo, results_dir, data_dir, jobs, bar.line, bar.end, execute)()
 
 def jobs_here(runs: list[Run]) -> int:
     "How many runs to compute side by side: one on a GPU, where it is not known how many fit."
@@ -92,7 +93,7 @@ class Bar:
     def __init__(self, name: str, total: int):
         columns = TextColumn('{task.description}'), BarColumn(bar_width=20), TextColumn('{task.fields[note]}')
         self.bar, self.total, self.ended, self.begun = Progress(*columns, console=out), total, 0, {}
-        self.parts, self.tasks = {}, {} # of runs that are being computed: share that is done, and their bars
+        self.parts, self.tasks, self.notes = {}, {}, set() # of current runs: share that is done, bars; notes shown
         self.task, self.start = self.bar.add_task(name, total=total, note=f'0 of {total} runs'), time.monotonic()
         self.logged = self.start
 
@@ -107,6 +108,9 @@ class Bar:
         "A line that a run printed: its epoch or batch moves its bar, and the one for all."
         now = time.monotonic()
         self.begun.setdefault(run, now)
+        if text.startswith('note: ') and text not in self.notes:
+            self.notes.add(text)
+            self.bar.print(text)
         if run not in self.tasks:
             self.tasks[run] = self.bar.add_task(f'  {run.id}', total=None, note='starts')
         if found := re.match(r'(epoch|batch) (\d+)/(\d+):', text):

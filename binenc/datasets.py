@@ -5,21 +5,19 @@
 # %% auto #0
 __all__ = ['DEBIAN_FASHION', 'FASHION_CLASSES', 'SUFFIXES', 'LAYOUT', 'DATASETS', 'FOLDER', 'Images', 'Dataset', 'load_digits',
            'load_mnist_small', 'package_place', 'load_torchvision', 'torchvision_set', 'read_idx', 'load_fashion',
-           'find_folder', 'class_names', 'list_images', 'printable', 'decode', 'decode_all', 'load_folder',
-           'dataset_info']
+           'find_folder', 'class_names', 'list_images', 'load_folder', 'dataset_info']
 
 # %% ../nbs/09_datasets.ipynb #243596e9
 import gzip
-import hashlib
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import UserError, unknown
+from .image_files import decoded, fingerprint, printable
 
 # %% ../nbs/09_datasets.ipynb #1e735e37
 if TYPE_CHECKING: # functions import it themselves: plans are made without it
@@ -147,7 +145,8 @@ def _fashion_place(root: Path) -> str | None:
     return _found('FashionMNIST', root) or (str(DEBIAN_FASHION) if DEBIAN_FASHION.is_dir() else None)
 
 # %% ../nbs/09_datasets.ipynb #e4a45373
-SUFFIXES = {'.jpg', '.jpeg', '.png', '.bmp', '.gif', '.tif', '.tiff', '.webp', '.ppm', '.pgm'}
+SUFFIXES = {'.jpg', '.jpeg', '.jfif', '.jp2', '.png', '.bmp', '.gif', '.tif', '.tiff', '.webp', '.avif', '.heic',
+            '.ppm', '.pgm'} # a file with one of these that cannot be read is an error, and not left out
 LAYOUT = 'it needs train/ and test/, each with one folder per class'
 
 def find_folder(
@@ -168,9 +167,14 @@ def _is_folder(path: Path) -> bool:
 
 def _visible(folder: Path) -> list[Path]:
     "What is in a folder, sorted; hidden files and folders left out. Raises `UserError`."
-    try: return sorted(path for path in folder.iterdir() if not path.name.startswith('.'))
+    try:
+        with os.scandir(folder) as entries:
+            found = sorted((e for e in entries if not e.name.startswith('.')), key=lambda e: e.name)
     except OSError as error:
         raise UserError(f'{folder} cannot be read ({error.strerror}): check permissions') from None
+    lost = [e.path for e in found if e.is_symlink() and not os.path.exists(e)]
+    if lost: raise UserError(f'{printable(lost[0])} is a link to what is not there: mend or remove it')
+    return [folder / e.name for e in found]
 
 # %% ../nbs/09_datasets.ipynb #e70085f9
 def _is_image(path: Path) -> bool: return path.suffix.lower() in SUFFIXES
@@ -203,89 +207,14 @@ def _class_files(folder: Path, split: str) -> list[Path]:
     if split == 'train' and not files: raise UserError(f'{printable(folder)} holds no images: add some, or remove it')
     return files
 
-def printable(path: Path) -> str:
-    "A path as text, also where its bytes are not UTF-8."
-    return os.fsencode(path).decode('utf-8', 'backslashreplace')
-
-# %% ../nbs/09_datasets.ipynb #520bfa2d
-def decode(path: Path, mode: str | None = None) -> 'np.ndarray':
-    "An image as (h, w) grey or (h, w, 3) colour, uint8. Raises `UserError` naming a file that cannot be read."
-    import numpy as np
-    from PIL import Image, ImageOps
-    try:
-        with Image.open(path) as image:
-            if image.width * image.height > (Image.MAX_IMAGE_PIXELS or 1e18): raise Image.DecompressionBombError
-            deep = image.mode[0] in 'IF' or any(';16' in str(tile[3]) for tile in image.tile)
-            if deep: raise ValueError('it has more than 8 bits per channel')
-            mode = mode or ('L' if image.mode in ('1', 'L', 'LA') else 'RGB')
-            return np.asarray(ImageOps.exif_transpose(image).convert(mode)) # upright, as every viewer shows it
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise UserError(f'{printable(path)} has too many pixels: resize the images to one small size') from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error: # Pillow's for damaged files
-        raise UserError(f'{printable(path)} cannot be read as an image of 8 bits per channel ({error}): '
-                        'convert, replace or remove it') from None
-
-def decode_all(files: list[Path]) -> 'np.ndarray':
-    "(n, c, h, w) uint8 from image files of one size, grey if all are. Raises `UserError`."
-    import numpy as np
-    first = decode(files[0])
-    mode = None if first.ndim == 2 else 'RGB' # a grey image among colour ones is made colour
-    images = np.empty((len(files), *first.shape), np.uint8)
-    def decode_into(i: int) -> None:
-        image = decode(files[i], mode)
-        if image.shape != first.shape: raise _unequal(files[i], image, files[0], first)
-        images[i] = image
-    with ThreadPoolExecutor() as pool:
-        list(pool.map(decode_into, range(len(files)), chunksize=256))
-    return images[:, None] if images.ndim == 3 else np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-
-def _unequal(path: Path, image: 'np.ndarray', first_path: Path, first: 'np.ndarray') -> UserError:
-    names = printable(path), printable(first_path)
-    if image.ndim != first.ndim:
-        return UserError(f'{names[0]} is in colour but {names[1]} is grey: convert all to one of the two')
-    sizes = [f'{a.shape[1]}x{a.shape[0]}' for a in (image, first)]
-    return UserError(f'{names[0]} is {sizes[0]} but {names[1]} is {sizes[1]}: resize the images to one size')
-
 # %% ../nbs/09_datasets.ipynb #085a663a
 def load_folder(path: str, root: Path, split: str) -> Images:
     "A split of an image folder; decoded once, then read from `root`. Raises `UserError`."
     import numpy as np
     folder = find_folder(path, root)
     files, labels, classes = list_images(folder, split)
-    kept = Path(root) / '.decoded' / f'{folder.name}-{split}-{_fingerprint(folder, files)}.npy'
-    return Images(_decoded(kept, files), np.array(labels, np.int64), classes)
-
-def _fingerprint(folder: Path, files: list[Path]) -> str:
-    "A hash of the names, sizes and times of the files."
-    digest = hashlib.sha256(b'upright' + os.fsencode(folder.resolve())) # other than before images were turned upright
-    try:
-        for file in files:
-            about = file.stat()
-            digest.update(b'\n%b %d %d' % (os.fsencode(file.relative_to(folder)), about.st_size, about.st_mtime_ns))
-    except OSError as error:
-        raise UserError(f'{printable(file)} cannot be read ({error.strerror}): replace or remove it') from None
-    return digest.hexdigest()[:16]
-
-def _decoded(kept: Path, files: list[Path]) -> 'np.ndarray':
-    "The decoded images, kept in a file where the folder of data sets can be written."
-    from filelock import FileLock
-    try:
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(kept.with_suffix('.lock')): return _read_or_decode(kept, files)
-    except OSError: return decode_all(files) # a read-only folder: decode every time
-
-def _read_or_decode(kept: Path, files: list[Path]) -> 'np.ndarray':
-    import numpy as np
-    try: return np.load(kept)
-    except (OSError, ValueError, EOFError): pass
-    images, part = decode_all(files), kept.with_suffix('.part')
-    try:
-        with part.open('wb') as file:
-            np.save(file, images)
-        part.replace(kept)
-    except OSError:
-        part.unlink(missing_ok=True) # a full disk: go on without
-    return images
+    kept = Path(root) / '.decoded' / f'{folder.name}-{split}-{fingerprint(folder, files)}.npy'
+    return Images(decoded(kept, files), np.array(labels, np.int64), classes)
 
 # %% ../nbs/09_datasets.ipynb #a538795d
 DATASETS = {

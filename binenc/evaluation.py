@@ -93,12 +93,12 @@ VIEWS: dict[str, Callable[[Predictions, Tensor], object]] = { # (predictions, gr
 
 def numbers_of(
     view: str,
-    wanted: Iterable[Measure],
+    wanted: Iterable[Measure] | None,
     make: Callable[[], object], # makes the view; called only if it is needed
     ending: str = '', # of the numbers' names
 ) -> dict[str, float]:
     "The wanted measures of one view, by name."
-    measures = [m for m in wanted if m.of == view]
+    measures = [m for m in (MEASURES.values() if wanted is None else wanted) if m.of == view]
     subject = make() if measures else None
     return {m.name + ending: float(m.compute(subject)) for m in measures}
 
@@ -106,10 +106,10 @@ def numbers_of(
 def split_numbers(
     out: Predictions,
     arm: Arm, # decides which optional views are measured
-    wanted: Iterable[Measure] = tuple(MEASURES.values()),
+    wanted: Iterable[Measure] | None = None, # all without
 ) -> dict[str, float]:
     "All numbers of one split; those grouped by the true class end in `_true` (the paper groups by the predicted)."
-    wanted = list(wanted)
+    wanted = None if wanted is None else list(wanted)
     numbers = numbers_of('predictions', wanted, lambda: out)
     if not out.finite: return numbers
     for ending, y in ('', out.pred), ('_true', out.y):
@@ -165,7 +165,7 @@ def final_numbers(
     train: Predictions,
     test: Predictions,
     loader: DeviceLoader, # of the test split
-    wanted: Iterable[Measure] = tuple(MEASURES.values()),
+    wanted: Iterable[Measure] | None = None, # all without
 ) -> dict[str, float]:
     """The measures of the views that need a trained classifier. One that diverged keeps those of its errors (NaN where
     they need latents); `attack` is left out if the run attacks no images."""
@@ -187,7 +187,7 @@ def all_numbers(
     classifier: nn.Module,
     loaders: dict[str, DeviceLoader],
     predictions: dict[str, Predictions], # of the same splits
-    wanted: Iterable[Measure] = tuple(MEASURES.values()),
+    wanted: Iterable[Measure] | None = None, # all without
 ) -> dict[str, float]: # column -> value, as in metrics.json
     "Every wanted number of a trained classifier."
     numbers = {f'{split}_{name}': value for split, out in predictions.items()

@@ -93,7 +93,9 @@ def parse_settings(
     return settings
 
 def _parse_setting(name: str, value: str) -> Any:
-    if name in AXES: return [parse_value(name, v) for v in value.split(',')]
+    parts = value.split(',') if name in AXES else [value]
+    if '' in parts: raise UserError(f'{name}={value} lacks a value: write {name}=VALUE' + ',VALUE' * (name in AXES))
+    if name in AXES: return [parse_value(name, v) for v in parts]
     if name != 'selection': return parse_value(name, value)
     if value not in SELECTION: raise unknown('selection', value, SELECTION)
     return value

@@ -248,7 +248,11 @@ def provenance(
     device: str, # for example 'cpu' or the GPU's name
 ) -> dict:
     "Versions, device, and the commit of the code with a flag for uncommitted changes (results do not count as code)."
-    status = git('status', '--porcelain', '--untracked-files=no', '--', ':/', ':(top,exclude)results')
     versions = {'python': platform.python_version(), **{name: package_version(name) for name in PACKAGES}}
-    return {'versions': versions, 'device': device, 'commit': git('rev-parse', 'HEAD'),
-            'dirty': None if status is None else bool(status)}
+    return {'versions': versions, 'device': device, **_code()}
+
+def _code() -> dict:
+    "Commit and changes of the repository that this library is part of; an environment may lie in somebody else's."
+    if git('ls-files', '--error-unmatch', '__init__.py') is None: return {'commit': None, 'dirty': None}
+    status = git('status', '--porcelain', '--untracked-files=no', '--', ':/', ':(top,exclude)results')
+    return {'commit': git('rev-parse', 'HEAD'), 'dirty': None if status is None else bool(status)}

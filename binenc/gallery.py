@@ -151,7 +151,7 @@ def wall(
         ax.axis('off')
     for ax, picture, title in zip(axes, pictures, titles, strict=False):
         ax.imshow(as_picture(picture), cmap='gray', vmin=0, vmax=255, interpolation='nearest')
-        ax.set_title(title, fontsize=10)
+        ax.set_title(title, fontsize=10, parse_math=False) # a class's name may have dollars in it
     return fig
 
 def code_text(bits: Tensor, most: int = 8) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from .checkpoints import load_weights
-from .data import DeviceLoader, best_device, load_splits, make_loaders
+from .data import DeviceLoader, about_images, best_device, load_splits, make_loaders
 from .errors import UserError, unknown
 from .evaluation import all_numbers, evaluate
 from .experiment import expand
@@ -22,8 +22,8 @@ from .measures import Measure, wanted_measures
 from .models import Classifier, build_classifier
 from .run import DEFAULTS, Run, checked
 from .store import (
-    MEASURED_BY, RUN_FILES, WEIGHTS, RunFolder, kept_rows, metrics_bytes, resolve_experiment, run_folder,
-    runs_with_weights, stored_numbers, weights_path)
+    MEASURED_BY, RUN_FILES, WEIGHTS, RunFolder, check_images, kept_rows, metrics_bytes, resolve_experiment,
+    run_folder, runs_with_weights, stored_numbers, weights_path)
 from .training import measured_by, prepare
 
 # %% ../nbs/25_measuring.ipynb #a618b0d4
@@ -49,6 +49,7 @@ def load_run(
     path = weights_path(run, results_dir)
     if path is None: raise UserError(f'run {run.id} has no stored weights in {results_dir}: train it first')
     device, splits = best_device(), load_splits(run, data_dir)
+    check_images(run_folder(run, results_dir), about_images(splits))
     with torch.random.fork_rng(devices=[]): # the caller's random numbers are not ours to draw
         classifier = build_classifier(run, splits['train'].images.shape[1:], len(splits['train'].classes))
     load_weights(path, classifier)

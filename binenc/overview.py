@@ -57,6 +57,8 @@ def _draw_bits(ax: Axes, table: pd.DataFrame, colour: str) -> None:
     for i, share in enumerate(table.share):
         ax.text(bits.shape[1] - 0.4, i, f'{share:.1%}', va='center', fontsize=7)
     ax.set(yticks=range(len(table)), yticklabels=table['class'], xlabel='bit (right: share on the code)')
+    for label in ax.get_yticklabels():
+        label.set_parse_math(False) # a class's name may have dollars in it
     ax.set_xticks(range(bits.shape[1]), range(1, bits.shape[1] + 1))
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)

@@ -108,8 +108,8 @@ def stored_run(values: Mapping[str, Any]) -> Run:
 # %% ../nbs/13_run.ipynb #b35a9f7a
 BACKBONES = ('resnet18', 'resnet34', 'resnet50', 'resnet8', 'convnet', 'mlp', 'fastconv', 'wide_resnet50_2')
 CHOICES = { # fields that take one of a few values
-    'model': tuple(ARMS), 'backbone': BACKBONES, 'optimizer': ('adamw', 'sgd'), 'augment': (False, True, 'mirror'),
-    'lr_schedule': tuple(LR_SCHEDULES), 'gamma_schedule': tuple(GAMMA_SCHEDULES),
+    'model': ARMS, 'backbone': BACKBONES, 'optimizer': ('adamw', 'sgd'), 'augment': (False, True, 'mirror'),
+    'lr_schedule': LR_SCHEDULES, 'gamma_schedule': GAMMA_SCHEDULES,
     'precision': ('fp32', 'tf32', 'bf16'), 'speed': ('auto', 'plain'),
 }
 TYPES = {name: tuple(get_args(hint)) or (hint,) for name, hint in get_type_hints(Run).items()}
@@ -134,7 +134,8 @@ RULES = { # (test, what is wanted in words)
     'dropout': (lambda v: 0 <= v < 1, 'a number from 0 to below 1'),
     'margin': (lambda v: 0 <= v <= math.pi / 2, 'an angle from 0 to pi/2'),
     **{name: (lambda v: v >= 0, 'a whole number of at least 0')
-       for name in ('replicate', 'deepfool_images', 'lr_from', 'lr_warmup')},
+       for name in ('deepfool_images', 'lr_from', 'lr_warmup')},
+    'replicate': (lambda v: 0 <= v < 2**32, 'a whole number from 0 to 4294967295 (several: 0,1,2)'),
     **{name: (lambda v: v > 0, 'a whole number of at least 1')
        for name in ('width', 'nodes', 'epochs', 'train_images', 'log_every', 'threads', 'lr_every', 'gamma_every')},
 }

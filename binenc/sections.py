@@ -11,6 +11,7 @@ __all__ = ['FIGURES', 'TABLES', 'ELSEWHERE', 'ATTACKED', 'DIFFERENCES', 'done', 
 # %% ../nbs/47_sections.ipynb #5aff2b9a
 import html
 import re
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -133,13 +134,14 @@ ATTACKED = 60 # images that DeepFool attacks to find those that are fooled most 
 
 def image_section(results: StoredResults, data_dir: str | Path = 'datasets') -> str:
     "Images off their code, the least typical ones, and those that are fooled most easily."
-    from binenc.datasets import dataset_info
+    from binenc.datasets import FOLDER, dataset_info
     [e] = results.experiments
     run = _run_with_weights(results, e)
     if run is None: return paragraph('No weights of a selected run of a compressed model are stored.')
     if not dataset_info(run.dataset).place(Path(data_dir)):
-        return paragraph(f'The images of {run.dataset} are not on this machine: run "binenc data {run.dataset}", '
-                         'then the report again.')
+        return paragraph(f'The images of {run.dataset} are not here: ' + (
+            'make the report in the directory in which the sweep was started, or give the folder with --data.'
+            if run.dataset.startswith(FOLDER) else f'run "binenc data {run.dataset}", then the report again.'))
     from binenc.measuring import load_run
     from binenc.training import prepare
     prepare(run) # in fp32, also on a GPU
@@ -252,5 +254,8 @@ def checklist_section(results: StoredResults) -> str:
     [e] = results.experiments
     rows = [(question, 'yes' if answer else 'no', why) for question, answer, why in checks(results)]
     commands = f'binenc sweep {e.name} --results elsewhere\nbinenc figures {e.name} --results elsewhere\n'
+    if e.name not in EXPERIMENTS: # a new folder does not know it
+        plan = shlex.quote(str(experiment_folder(e.name, results.results_dir) / 'experiment.json'))
+        commands = f'mkdir -p elsewhere/{e.name} && cp {plan} elsewhere/{e.name}/\n{commands}'
     return (table(('question', 'answer', 'because'), rows) + paragraph('To repeat it, and to compare:')
             + f'<pre>{html.escape(commands)}</pre>\n')

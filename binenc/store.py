@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MEASURED_BY', 'RUN_FILES', 'NUMBERS', 'HISTORY', 'RESERVED', 'KEPT_FILES', 'WEIGHTS', 'LEFTOVERS',
            'experiment_folder', 'default_place', 'run_path', 'RunFolder', 'run_folder', 'metrics_bytes', 'record_start',
-           'history_bytes', 'read_history', 'row_run', 'kept_rows', 'stored_experiment', 'stored_names',
+           'check_images', 'history_bytes', 'read_history', 'row_run', 'kept_rows', 'stored_experiment', 'stored_names',
            'resolve_experiment', 'grown', 'keep_experiment', 'keep_files', 'experiment_bytes', 'tidy', 'tidied',
            'weights_path', 'runs_with_weights', 'stored_numbers', 'is_measured', 'read_progress', 'newest_notebook']
 
@@ -98,14 +98,27 @@ def metrics_bytes(run: Run, numbers: dict[str, float], measured_by: dict[str, li
     return json_bytes({'run': run.id, **numbers, MEASURED_BY: measured_by})
 
 # %% ../nbs/22_store.ipynb #6788b585
-def record_start(folder: RunFolder, device: str) -> None:
-    "Write `run.json`. Raises `UserError` if the folder belongs to another configuration."
+def record_start(folder: RunFolder, device: str, images: dict | None = None) -> None:
+    "Write `run.json`, with what the images are. Raises `UserError` if it is there, of another configuration or images."
     about = folder / 'run.json'
     if about.exists() and not _describes(about, folder.run):
         raise UserError(f'{about} describes another run than {folder.run.id}: move that folder away')
+    check_images(folder, images)
     for name in 'failed.json', SUMS, NEXT_SUMS: # of an attempt that did not end well
         (folder / name).unlink(missing_ok=True)
-    write_json(about, {'id': folder.run.id, 'run': asdict(folder.run), **provenance(device)})
+    write_json(about, {'id': folder.run.id, 'run': asdict(folder.run), 'images': images, **provenance(device)})
+
+def check_images(folder: RunFolder, images: dict | None) -> None:
+    "Raises `UserError` if a run was begun on other images than these; older ones did not note them."
+    about = folder / 'run.json'
+    before = read_json(about).get('images') if about.exists() else None
+    if before and images and before != images:
+        raise UserError(f'run {folder.run.id} was trained on {_in_words(before)}, but {folder.run.dataset} now has '
+                        f'{_in_words(images)}: restore the images, or use another experiment')
+
+def _in_words(images: dict) -> str:
+    classes = ', '.join(images['classes'][:10]) + ', ...' * (len(images['classes']) > 10)
+    return f'{images["train"]:,} train and {images["test"]:,} test images of the classes {classes}'
 
 def _describes(about: Path, run: Run) -> bool:
     stored = read_json(about).get('run')
@@ -177,7 +190,7 @@ def stored_experiment(name: str, results_dir: str | Path = 'results') -> Experim
     if not path.exists(): return None
     stored = {k: tuple(v) if isinstance(v, list) else v for k, v in read_json(path, read_stored).items()}
     try:
-        experiment = Experiment(**stored)
+        experiment = Experiment(**{**stored, 'name': name}) # the folder's name, also of one that was renamed or copied
         if is_sound(experiment): return experiment
     except (TypeError, AttributeError): pass
     raise UserError(f'{path} is damaged: restore it, or remove it and repeat the sweep') from None

@@ -124,7 +124,7 @@ def with_interval(s: Summary) -> str:
 
 def markdown_table(table: pd.DataFrame) -> str:
     "The rows of a table in Markdown."
-    head, *rows = ['| ' + ' | '.join(str(cell).replace('|', r'\|') for cell in row) + ' |'
+    head, *rows = ['| ' + ' | '.join(str(cell).replace('|', r'\|').replace('<', r'\<') for cell in row) + ' |'
                    for row in (table.columns, *table.itertuples(index=False))]
     return '\n'.join([head, '|' + '---|' * len(table.columns), *rows]) + '\n'
 

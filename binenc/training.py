@@ -24,7 +24,7 @@ from .arms import ARMS
 from .checkpoints import (
     Training, find_checkpoint, new_training, remove_checkpoints, save_checkpoint, set_rates, snapshot_bytes,
     snapshot_index, weight_bytes)
-from .data import DeviceLoader, best_device, epoch_seed, load_splits, make_loaders
+from .data import DeviceLoader, about_images, best_device, epoch_seed, load_splits, make_loaders
 from .errors import UserError
 from .evaluation import Predictions, all_numbers, evaluate, history_rows
 from .files import package_version, read_bytes, remove_parts, write_bytes, write_json, write_stored
@@ -299,7 +299,7 @@ def train(
     try:
         if folder.metrics is not None: return folder.metrics # finished by another while the data was loading
         remove_parts(folder.path)
-        record_start(folder, device_name(device))
+        record_start(folder, device_name(device), about_images(splits))
         return _train(folder, splits, device)
     finally:
         release(folder.path)

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from binenc import animation, attacks, datasets, gallery, summaries
+from binenc import animation, attacks, gallery, image_files, summaries
 from binenc.arms import ARMS
 from binenc.attacking import ATTACKS, budget_curve, run_summary
 from binenc.binarity import class_codes
@@ -114,9 +114,9 @@ def test_sixteen_bits_of_colour_are_refused(tmp_path):
     """Pillow would cut them to eight."""
     png(tmp_path / '8.png', 8)
     png(tmp_path / '16.png', 16)
-    assert datasets.decode(tmp_path / '8.png').shape == (4, 4, 3)
+    assert image_files.decode(tmp_path / '8.png').shape == (4, 4, 3)
     with pytest.raises(UserError, match='16.png cannot be read as an image of 8 bits per channel'):
-        datasets.decode(tmp_path / '16.png')
+        image_files.decode(tmp_path / '16.png')
 
 
 def test_photographs_are_upright(tmp_path):
@@ -127,7 +127,7 @@ def test_photographs_are_upright(tmp_path):
     turned = Image.Exif()
     turned[0x112] = 6
     picture.save(tmp_path / 'turned.png', exif=turned)
-    assert np.array_equal(datasets.decode(tmp_path / 'turned.png'), np.rot90(pixels, -1))
+    assert np.array_equal(image_files.decode(tmp_path / 'turned.png'), np.rot90(pixels, -1))
 
 
 def test_too_many_pixels(tmp_path, monkeypatch):
@@ -136,7 +136,7 @@ def test_too_many_pixels(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 1000)
     before = list(warnings.filters)
     with pytest.warns(Image.DecompressionBombWarning), pytest.raises(UserError, match='too many pixels'):
-        datasets.decode_all([tmp_path / 'large.png'])
+        image_files.decode_all([tmp_path / 'large.png'])
     assert warnings.filters == before
 
 
