@@ -11,6 +11,7 @@ __all__ = ['COLUMNS', 'SELECTION_NOTES', 'ARM_COLUMNS', 'BETTER', 'summary_table
 
 # %% ../nbs/29_summaries.ipynb #8d35a965
 import math
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -124,7 +125,7 @@ def with_interval(s: Summary) -> str:
 
 def markdown_table(table: pd.DataFrame) -> str:
     "The rows of a table in Markdown."
-    head, *rows = ['| ' + ' | '.join(str(cell).replace('|', r'\|').replace('<', r'\<') for cell in row) + ' |'
+    head, *rows = ['| ' + ' | '.join(re.sub(r'\||<(?=[a-zA-Z/!])', r'\\\g<0>', str(cell)) for cell in row) + ' |'
                    for row in (table.columns, *table.itertuples(index=False))]
     return '\n'.join([head, '|' + '---|' * len(table.columns), *rows]) + '\n'
 
