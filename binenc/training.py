@@ -30,7 +30,7 @@ from .evaluation import Predictions, all_numbers, evaluate, history_rows
 from .files import package_version, read_bytes, remove_parts, write_bytes, write_json, write_stored
 from .locks import acquire, release
 from .measures import MEASURES
-from .process import Timer, gpu_memory_share
+from .process import Timer, cpu_maker, gpu_memory_share
 from .run import Run
 from .schedules import gamma_at
 from .store import (
@@ -273,9 +273,9 @@ def check_precision(run: Run) -> None:
         raise UserError('precision=tf32 needs a GPU, and there is none here: add --set precision=fp32')
 
 def device_name(device: torch.device) -> str:
-    "The GPU's name, or `cpu` with the widest vector instructions that torch uses: they decide the last bits of a run."
+    "The GPU's name, or `cpu`, the widest vector instructions that torch uses, and the maker: they decide the last bits."
     if device.type == 'cuda': return torch.cuda.get_device_name(device)
-    return f'cpu {torch.backends.cpu.get_cpu_capability()}'
+    return f'cpu {torch.backends.cpu.get_cpu_capability()} {cpu_maker()}'
 
 def note_few_vertices(training: Training, num_classes: int) -> None:
     "Say it where a compressed layer has fewer vertices than there are classes."

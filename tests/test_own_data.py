@@ -144,7 +144,7 @@ def test_a_class_with_one_image():
 def test_notes_of_runs_are_shown_once(monkeypatch):
     """That a layer has too few vertices concerns the reader of a sweep, once."""
     text = io.StringIO()
-    monkeypatch.setattr(console.out, 'file', text)
+    monkeypatch.setattr(console.out, '_file', text)
     with console.Bar('mine', 2) as bar:
         for replicate in 0, 1:
             bar.line(Run(replicate=replicate), 'note: 1 nodes have 2 vertices, fewer than the 3 classes')
