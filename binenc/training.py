@@ -273,7 +273,7 @@ def check_precision(run: Run) -> None:
         raise UserError('precision=tf32 needs a GPU, and there is none here: add --set precision=fp32')
 
 def device_name(device: torch.device) -> str:
-    "The GPU's name, or `cpu`, the widest vector instructions that torch uses, and the maker: they decide the last bits."
+    "The GPU's name, or `cpu`, the vector instructions that torch uses and the CPU's maker: they decide the last bits."
     if device.type == 'cuda': return torch.cuda.get_device_name(device)
     return f'cpu {torch.backends.cpu.get_cpu_capability()} {cpu_maker()}'
 
