@@ -172,7 +172,7 @@ _LARGER = (
     _rates('fashion', 'Fashion-MNIST', (5e-4, 1e-3, 2e-3, 4e-3), **_FASHION),
     _replicates('fashion', 'Fashion-MNIST', {'bin_enc': 4e-3, 'lin_pen': 2e-3, 'nonlin_pen': 2e-3, 'no_pen': 4e-3},
                 **_FASHION),
-    _rates('cifar10-jpeg-cpu', 'CIFAR-10 (JPEG)', (5e-4, 1e-3, 2e-3), **_CIFAR),
+    _rates('cifar10-jpeg-cpu', 'CIFAR-10 (JPEG)', (5e-4, 1e-3, 2e-3, 4e-3), **_CIFAR),
 )
 
 # %% ../nbs/14_experiment.ipynb #47459c06
