@@ -214,8 +214,6 @@ def measure(
         out.print(difference_line(measured, results_dir))
     if len(measured) < len(todo): raise typer.Exit(1)
 
-
-
 def difference_line(before: dict[Run, dict[str, float]], results_dir: Path) -> str:
     "How far the new numbers are from those that were stored."
     from binenc.measures import largest_difference

@@ -34,7 +34,8 @@ def decode(path: Path, mode: str | None = None) -> 'np.ndarray':
             if image.width * image.height > (Image.MAX_IMAGE_PIXELS or 1e18): raise Image.DecompressionBombError
             deep = image.mode[0] in 'IF' or any(';16' in str(tile[3]) for tile in image.tile)
             if deep: raise ValueError('it has more than 8 bits per channel')
-            if getattr(image, 'n_frames', 1) > 1: raise ValueError(f'it has {image.n_frames} frames')
+            frames = 1 if image.format == 'MPO' else getattr(image, 'n_frames', 1) # a telephone's may hold a preview
+            if frames > 1: raise ValueError(f'it has {frames} frames')
             mode = mode or ('L' if image.mode in ('1', 'L', 'LA') else 'RGB')
             return np.asarray(_on_white(ImageOps.exif_transpose(image)).convert(mode)) # as every viewer shows it
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):

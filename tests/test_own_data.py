@@ -125,6 +125,13 @@ def test_files_that_would_be_left_out(tmp_path):
     assert len(dataset_info(f'folder:{folder}').load(tmp_path, 'train').labels) == 25
 
 
+def test_a_photograph_with_a_preview(tmp_path):
+    """Telephones keep a second picture in the file: the first one is meant, as every viewer shows it."""
+    bright, dark = Image.new('L', (8, 8), 200), Image.new('L', (4, 4), 10)
+    bright.save(tmp_path / 'a.jpg', 'MPO', save_all=True, append_images=[dark])
+    assert Image.open(tmp_path / 'a.jpg').n_frames == 2 and (decode_all([tmp_path / 'a.jpg']) > 190).all()
+
+
 def test_no_room_for_the_images(tmp_path, monkeypatch):
     """One sentence with the numbers."""
     Image.new('L', (8, 8)).save(tmp_path / 'a.png')
