@@ -6,7 +6,7 @@ EXPERIMENTS ?= demo digits fashion family family-mnist-small mnist-small-imbalan
 RESULTS ?= results
 ROUNDS ?= 3
 
-.PHONY: help demo test torture lint outputs bench figures docs notebooks readme prepare lock
+.PHONY: help demo test torture lint outputs extended bench figures docs notebooks readme prepare lock
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -50,6 +50,9 @@ lint: $(VENV)/.binenc ## the rules of style, in notebooks too
 
 outputs: $(VENV)/.binenc ## execute the chapters and compare what they print with what is committed
 	$(BIN)/python .ci/check_outputs.py
+
+extended: $(VENV)/.binenc ## the chapters' tests with the README's four extensions applied at once
+	BINENC_EXTENDED=1 $(BIN)/python -m pytest -q tests/test_extend.py -k chapters
 
 bench: $(VENV)/.binenc ## ours against plain baselines, row by row
 	$(BIN)/python .ci/bench.py $(RESULTS) $(ROUNDS)
