@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['COLUMN', 'PAGE', 'STYLE', 'FEW', 'use_style', 'grid', 'StoredResults', 'draw_curve', 'draw_curves', 'curves',
-           'legend_columns', 'binarity_figure', 'encoding_figure', 'within_class_figure', 'kinds', 'by_kind',
-           'accuracy_figure', 'latents_of', 'draw_histogram', 'cut_spikes', 'draw_histograms', 'say_missing',
+           'legend_columns', 'axis_label', 'binarity_figure', 'encoding_figure', 'within_class_figure', 'kinds',
+           'by_kind', 'accuracy_figure', 'latents_of', 'draw_histogram', 'cut_spikes', 'draw_histograms', 'say_missing',
            'histogram_figure', 'save_figure', 'output_folder']
 
 # %% ../nbs/27_figures.ipynb #705787a4
@@ -26,6 +26,7 @@ from .arms import ARMS
 from .errors import UserError
 from .experiment import Experiment, parse_settings
 from .files import read_arrays
+from .measures import MEASURES
 from .results import collect, diverged_line, histories, missing_line, select
 from .store import experiment_folder, resolve_experiment
 
@@ -156,21 +157,26 @@ def legend_columns(labels: list[str], width: float) -> int:
     return 1
 
 # %% ../nbs/27_figures.ipynb #3905749b
+def axis_label(measure: str, hint: str) -> str:
+    "The heading that tables print, and a hint below it."
+    return f'{MEASURES[measure].heading}\n({hint})'
+
 def binarity_figure(results: StoredResults) -> Figure:
     "Figure 1: score, width of a peak and distance of the peaks of two-Gaussian fits, for arms with linear nodes."
     fitted = [name for name, arm in ARMS.items() if 'mixtures' in arm.also]
-    labels = {'score': 'log-likelihood\n(larger: more binary)', 'stds': 'width of a peak\n(of the node: 1)',
-              'peaks_distance_mean': 'distance of peaks\n(in their widths)'}
-    return curves(results, [(measure, 'train', label, fitted, False) for measure, label in labels.items()])
+    hints = {'score': 'larger: more binary', 'stds': 'of the node: 1', 'peaks_distance_mean': 'in their widths'}
+    return curves(results, [(measure, 'train', axis_label(measure, hint), fitted, False)
+                            for measure, hint in hints.items()])
 
 def encoding_figure(results: StoredResults) -> Figure:
     "Figure 3: share of a class's samples on the same side of zero, mean over classes and nodes, train images."
-    label = 'same-encoding fraction\n(1: one code per class)'
+    label = axis_label('same_encoding_fraction', '1: one code per class')
     return curves(results, by_kind(results, [('same_encoding_fraction', 'train', label, ARMS, False)]))
 
 def within_class_figure(results: StoredResults) -> Figure:
     "Figure 4: sigma_w of the train images; arms with a layer, arms without, and compressed arms in rows of their own."
-    return curves(results, [('sigma_w', 'train', 'scatter within\nclasses, $\\sigma_w$', arms, kind == 'compressed')
+    label = axis_label('sigma_w', 'scatter within classes')
+    return curves(results, [('sigma_w', 'train', label, arms, kind == 'compressed')
                             for kind, arms in kinds(results.arms).items()])
 
 def kinds(arms: Iterable[str]) -> dict[str, list[str]]: # kind -> arms; a kind without arms is left out

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from .arms import ARMS
 from .figures import (
     COLUMN, PAGE, StoredResults, draw_curves, draw_histograms, latents_of, legend_columns, say_missing, use_style)
+from .measures import MEASURES
 
 # %% ../nbs/28_overview.ipynb #e82981e8
 def coded_arm(results: StoredResults, experiment: str) -> str | None:
@@ -107,7 +108,7 @@ def _overview(parts: list, results: StoredResults, experiment: str, node: int) -
     upper, lower = parts[2].subplots(), parts[3].subplots()
     draw_curves(upper, results, experiment, 'same_encoding_fraction', arms)
     draw_curves(lower, results, experiment, 'accuracy', arms, ('train', 'test'))
-    upper.set(title=f'(c) same-encoding fraction{of}', xlabel='epoch')
+    upper.set(title=f'(c) {MEASURES["same_encoding_fraction"].heading}{of}', xlabel='epoch')
     lower.set(title='(d) accuracy, train and test (pale)', xlabel='epoch')
     handles, labels = lower.get_legend_handles_labels()
     parts[3].legend(handles, labels, loc='outside lower center', fontsize=6.5, handlelength=2.2, columnspacing=1,
