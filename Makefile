@@ -2,7 +2,7 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
-EXPERIMENTS ?= demo digits fashion family family-mnist-small mnist-small-imbalanced
+EXPERIMENTS ?= $(patsubst results/%/tables,%,$(wildcard results/*/tables))
 RESULTS ?= results
 ROUNDS ?= 3
 

@@ -10,10 +10,11 @@ here = Path(__file__).parent
 config = ConfigParser(delimiters=['='])
 config.read(here / 'settings.ini', encoding='utf-8')
 settings = config['DEFAULT']
+RUN_BY_PAPERMILL = [f'{name}.ipynb' for name in ('train', 'measure', 'attack', 'report')]
 
 
 class WithoutOutputs(build_py):
-    "Notebooks are installed without their outputs: papermill runs them, and the pictures are megabytes."
+    "Notebooks are installed without their outputs, of which the pictures are megabytes."
     def build_package_data(self):
         super().build_package_data()
         for path in Path(self.build_lib).glob('binenc/nbs/**/*.ipynb'):
@@ -37,7 +38,7 @@ setup(
     # the notebooks that papermill runs travel with the library, so that an installed `binenc` works in any folder
     packages=['binenc', 'binenc.nbs'],
     package_dir={'binenc.nbs': 'nbs'},
-    package_data={'binenc': ['published_results.csv'], 'binenc.nbs': ['*.ipynb', 'figures/*.ipynb']},
+    package_data={'binenc': ['published_results.csv'], 'binenc.nbs': [*RUN_BY_PAPERMILL, 'figures/*.ipynb']},
     python_requires=f">={settings['min_python']}",
     install_requires=settings['requirements'].split(),
     extras_require={name.removesuffix('_requirements'): packages.split() for name, packages in settings.items()

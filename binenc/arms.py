@@ -28,7 +28,6 @@ class Arm:
     look: Look
     head_fields: tuple[str, ...] = () # fields of `Run` that its head is built with
     compresses: bool = False       # whether its loss uses gamma, which is then logged
-    also: tuple[str, ...] = ()     # views that are measured for this arm only, see `binenc.measures`
     fields: Mapping[str, Any] = field(default_factory=dict) # fields of `Run` that this arm sets
 
     @property
@@ -36,29 +35,34 @@ class Arm:
         "Whether there is a penultimate layer between the backbone's features and the output layer."
         return self.head not in ('none', 'cosine')
 
+    @property
+    def also(self) -> tuple[str, ...]:
+        "Views that are measured for such an arm only, see `binenc.measures`."
+        return ('mixtures',) if self.head == 'linear' else ()
+
 # %% ../nbs/10_arms.ipynb #c8aee51a
 ARMS = {
     'bin_enc': Arm('BinEnc', head='linear', loss='compressed', look=Look('#0173b2', '-', 'o'),
-                   compresses=True, also=('mixtures',)),
-    'lin_pen': Arm('LinPen', head='linear', loss='cross_entropy', look=Look('#de8f05', '--', 's'), also=('mixtures',)),
+                   compresses=True),
+    'lin_pen': Arm('LinPen', head='linear', loss='cross_entropy', look=Look('#de8f05', '--', 's')),
     'nonlin_pen': Arm('NonlinPen', head='silu', loss='cross_entropy', look=Look('#029e73', '-.', '^')),
     'no_pen': Arm('NoPen', head='none', loss='cross_entropy', look=Look('#cc78bc', ':', 'D')),
     'bin_enc_wide': Arm('BinEnc wide', head='linear', loss='compressed', look=Look('#56b4e9', '-', 'P'),
-                        compresses=True, also=('mixtures',), fields=dict(nodes=128)),
+                        compresses=True, fields=dict(nodes=128)),
     'bin_enc_narrow': Arm('BinEnc narrow', head='linear', loss='compressed', look=Look('#56b4e9', '--', 'X'),
-                          compresses=True, also=('mixtures',), fields=dict(nodes=32)),
+                          compresses=True, fields=dict(nodes=32)),
     'bin_enc_l1': Arm('BinEnc L1', head='linear', loss='compressed_l1', look=Look('#0173b2', ':', 'v'),
-                       compresses=True, also=('mixtures',)),
+                      compresses=True),
     'no_pen_compressed': Arm('NoPen compressed', head='none', loss='compressed', look=Look('#cc78bc', '-', '<'),
                              compresses=True),
     'relu_pen': Arm('ReLUPen', head='relu', loss='cross_entropy', look=Look('#029e73', '--', '>')),
     'dropout_lin_pen': Arm('LinPen dropout', head='linear', loss='cross_entropy', look=Look('#de8f05', ':', 'h'),
-                           head_fields=('dropout',), also=('mixtures',)),
+                           head_fields=('dropout',)),
     'dropout_no_pen': Arm('NoPen dropout', head='none', loss='cross_entropy', look=Look('#cc78bc', '--', 'p'),
                           head_fields=('dropout',)),
     'no_pen_scl': Arm('SupCon', head='none', loss='supervised_contrastive', look=Look('#d55e00', '-', '^')),
     'bin_enc_scl': Arm('BinEnc SupCon', head='linear', loss='compressed_contrastive', look=Look('#d55e00', '--', 'v'),
-                       compresses=True, also=('mixtures',)),
+                       compresses=True),
     'no_pen_arcface': Arm('ArcFace', head='cosine', loss='arcface', look=Look('#949494', '-', 's'),
                           head_fields=('scale',)),
     'no_pen_normface': Arm('NormFace', head='cosine', loss='cross_entropy', look=Look('#949494', '--', 'D'),

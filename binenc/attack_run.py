@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .attacking import ATTACKS, FEW, ROW, TABLE, stored_rows, wanted_attacks, weights_digest
+from .attack_rows import ATTACKS, FEW, ROW, TABLE, stored_rows, wanted_attacks, weights_digest
 from .attacks import (
     adaptive, each, fmn, generators, hop_skip_jump, length, line_search, logits_of, nearest_others, noise, transfer)
 from .evaluation import attacked_images, attacked_order, evaluate

@@ -90,7 +90,7 @@ def line_search(model: Callable, x: Tensor, y: Tensor, targets: Tensor) -> Tenso
 # %% ../nbs/06_attacks.ipynb #29e2ee78
 def margin(logits: Tensor, y: Tensor, unit: Tensor | None = None) -> Tensor: # (n,)
     """Logit of class y minus the largest other one. With a unit (n,), logits are divided by it first, and a soft
-    maximum of the others is taken, in which classes count that are about a tenth of a unit behind."""
+    maximum of the others is taken, in which classes within about a tenth of a unit count."""
     own = logits.gather(1, y[:, None]).squeeze(1)
     others = logits.scatter(1, y[:, None], -torch.inf)
     if unit is None: return own - others.amax(1)
@@ -241,7 +241,7 @@ def hop_skip_jump(
     draws: list[torch.Generator], # one for each image
     queries: int = 5000, # decisions at most, for each image
 ) -> Tensor: # (n, ...)
-    "The shortest perturbation found without gradients; infinite where `start` is, or is far from fooling."
+    "The shortest perturbation found without gradients; infinite where `start` is infinite, or far from fooling."
     best, asked = _begin(model, x, y, start)
     found, step = best.flatten(1).isfinite().all(1), 1
     r = torch.where(each(found, x), best, 0)

@@ -118,7 +118,7 @@ def _checkpoint(content: bytes, path: Path, run: Run) -> dict:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             if (part := archive.testzip()): raise ValueError(f'checksum of {part}')
         state = torch.load(io.BytesIO(content), map_location='cpu', weights_only=True)
-        same = stored_run(state['run']) == run
+        same = stored_run(state['run']).id == run.id # its experiment's folder may have been renamed
     except Exception as error: # whatever a damaged archive makes of the readers
         raise UserError(f'checkpoint {path} is damaged ({type(error).__name__}: {str(error)[:80]})') from None
     if not same: raise UserError(f'checkpoint {path} belongs to another run than {run.id}')

@@ -135,7 +135,7 @@ def sweep(
     experiment: Name,
     settings: Settings = None,
     jobs: Jobs = None,
-    wait: Annotated[bool, typer.Option('--wait', help='also until runs end that others compute')] = False,
+    wait: Annotated[bool, typer.Option('--wait', help='also wait for runs that other processes compute')] = False,
     results_dir: ResultsDir = RESULTS,
     data_dir: DataDir = DATA,
 ):
@@ -194,7 +194,7 @@ def measure(
     results_dir: ResultsDir = RESULTS,
     data_dir: DataDir = DATA,
 ):
-    "Compute measures of finished runs from their stored weights. Ctrl-C stops; the same without --again continues."
+    "Compute measures of finished runs from stored weights. Ctrl-C stops; the same continues, but --again starts anew."
     from functools import partial
     from binenc.launch import execute_measures
     from binenc.measures import wanted_measures
@@ -208,7 +208,7 @@ def measure(
     before = {run: stored_numbers(run, results_dir) for run in todo}
     execute = partial(execute_measures, only=only or [])
     done = compute(experiment, todo, len(weighted), jobs, results_dir, data_dir, execute)
-    if done.stopping: raise stopped()
+    if done.stopping: raise stopped(again)
     measured = {run: before[run] for run, (state, _) in done.outcome.items() if state == 'finished'}
     if measured:
         out.print(difference_line(measured, results_dir))
@@ -267,8 +267,8 @@ def merge(
     results_dir: ResultsDir = RESULTS,
 ):
     "Add the finished runs of another folder of results to those here. Nothing here is replaced."
-    from binenc import results
-    for name, (new, both) in results.merge(source, results_dir).items():
+    from binenc import merging
+    for name, (new, both) in merging.merge(source, results_dir).items():
         out.print(f'{name}: {new} runs added' + (f', {both} were here already and stay as they are' if both else ''))
 
 @app.command()
@@ -278,7 +278,8 @@ def verify(
     results_dir: ResultsDir = RESULTS,
 ):
     "Compare every stored file of an experiment with the list of checksums in its folder."
-    if experiment not in stored_names(results_dir): raise UserError(f'{experiment} has no results in {results_dir}')
+    if experiment not in stored_names(results_dir): raise UserError(
+        f'{experiment} has no results in {results_dir}: run "binenc sweep {experiment}" first, or give --results')
     folder = experiment_folder(experiment, results_dir)
     runs = sorted({path.parent for name in ('metrics.json', SUMS) for path in folder.glob(f'runs/*/{name}')})
     problems = check_stored(folder, KEPT_FILES if accept else ())

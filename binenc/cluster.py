@@ -24,7 +24,8 @@ RunsPerTask = Annotated[int, typer.Option(
     '--runs-per-task', metavar='N', min=1, help='runs side by side in one array task, on one GPU')]
 MaxParallel = Annotated[int, typer.Option(
     '--max-parallel', metavar='N', min=0, help='array tasks at a time; 0: as many as the cluster gives')]
-Flags = Annotated[list[str] | None, typer.Argument(metavar='[-- SBATCH FLAGS]', help='passed to sbatch; they win')]
+Flags = Annotated[list[str] | None, typer.Argument(
+    metavar='[-- SBATCH FLAGS]', help='passed to sbatch; they override slurm/cluster.sh')]
 
 def _flags_of(variable: str) -> tuple[str, ...]:
     try: return tuple(shlex.split(os.environ.get(variable, '')))

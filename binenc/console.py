@@ -64,9 +64,10 @@ def to_compute(name: str, settings: list[str] | None, results_dir: Path) -> Expe
     return e
 
 # %% ../nbs/41_console.ipynb #75ca2c4b
-def stopped() -> typer.Exit:
+def stopped(again: bool = False) -> typer.Exit:
     "Say how to go on; returns what to raise, with the exit code of an interrupted command."
-    out.print('stopped; the same command continues')
+    out.print('stopped; the same command starts anew, because of --again' if again else
+              'stopped; the same command continues')
     return typer.Exit(130)
 
 # %% ../nbs/41_console.ipynb #d4e490bf

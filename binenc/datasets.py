@@ -173,7 +173,7 @@ def _visible(folder: Path) -> list[Path]:
     except OSError as error:
         raise UserError(f'{folder} cannot be read ({error.strerror}): check permissions') from None
     lost = [e.path for e in found if e.is_symlink() and not os.path.exists(e)]
-    if lost: raise UserError(f'{printable(lost[0])} is a link to what is not there: mend or remove it')
+    if lost: raise UserError(f'{printable(lost[0])} is a broken link: repair or remove it')
     return [folder / e.name for e in found]
 
 # %% ../nbs/09_datasets.ipynb #e70085f9
@@ -191,7 +191,8 @@ def list_images(folder: Path, split: str) -> tuple[list[Path], list[int], tuple[
     classes = class_names(folder)
     for path in _visible(folder / split):
         if path.is_dir() and path.name not in classes:
-            raise UserError(f'{folder / split} has the class {path.name!r}, which {folder / "train"} has not')
+            raise UserError(f'{folder / split} has the class {path.name!r}, which {folder / "train"} does not have: '
+                            'add it there, or remove it here')
         if not path.is_dir() and _is_image(path):
             raise UserError(f'{printable(path)} is in no class folder: move it into the folder of its class')
     files = [_class_files(folder / split / name, split) for name in classes]

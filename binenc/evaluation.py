@@ -167,8 +167,8 @@ def final_numbers(
     loader: DeviceLoader, # of the test split
     wanted: Iterable[Measure] | None = None, # all without
 ) -> dict[str, float]:
-    """The measures of the views that need a trained classifier. One that diverged keeps those of its errors (NaN where
-    they need latents); `attack` is left out if the run attacks no images."""
+    """The measures of the views that need a trained classifier. If training diverged,
+    only `errors`, `confidence` and `temperature`, NaN where they need latents. No `attack` if the run attacks none."""
     views = {
         'errors': lambda: errors_view(train, test),
         'confidence': lambda: softmax_errors(test.logits, test.y),

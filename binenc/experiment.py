@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['AXES', 'SELECTION', 'PAPER', 'PAPER_LRS', 'FIVE', 'EXPERIMENTS', 'Experiment', 'is_sound', 'joined', 'parse_settings',
-           'expand', 'planned', 'find_experiment']
+           'expand', 'planned', 'part_line', 'find_experiment']
 
 # %% ../nbs/14_experiment.ipynb #196a4760
 import math
@@ -183,7 +183,7 @@ _DOUBLED = tuple(1e-4 * 2**i for i in range(4))
 _SEVEN = (*PAPER_ARMS, 'bin_enc_wide', 'dropout_lin_pen', 'dropout_no_pen')
 _LPC_ARMS = (*PAPER_ARMS, 'bin_enc_wide', 'bin_enc_narrow', 'no_pen_compressed', 'bin_enc_scl', 'no_pen_scl',
              'no_pen_arcface')
-_TITLES = {'svhn': 'SVHN', 'cifar10': 'CIFAR-10', 'cifar100': 'CIFAR-100'}
+
 _HALVED = dict(PAPER, epochs=800, log_every=50, lr_schedule='step', lr_from=300, lr_every=50)
 _ANNEALED = dict(PAPER, epochs=1000, log_every=50, lr_schedule='cosine', lr_from=200, lr_end=1e-8, output_lr=1.,
                  gamma_schedule='two_regimes', gamma=1e-4, gamma_factor=2., gamma_every=5, gamma_max=1e6)
@@ -194,7 +194,7 @@ def _later(version: str, dataset: str, settings: Mapping, nodes: tuple[int, ...]
     own = {arm: {'nodes': n} for arm, n in zip(('bin_enc_wide', 'bin_enc_narrow'), nodes[1:], strict=False)}
     backbone = 'resnet50' if dataset == 'cifar100' else 'resnet18'
     settings = {**settings, 'dataset': dataset, 'backbone': backbone, 'nodes': nodes[0]}
-    return Experiment(f'{dataset}-{version}', _TITLES[dataset], settings, own=own, **axes)
+    return Experiment(f'{dataset}-{version}', dataset_info(dataset).title, settings, own=own, **axes)
 
 _LATER = (
     *(_later('rebuttal', dataset, dict(_HALVED, gamma_factor=factor, gamma_max=cap), nodes, models=_SEVEN,
@@ -242,6 +242,16 @@ _FAMILY = (
         models=(*PAPER_ARMS, 'no_pen_compressed', 'no_pen_scl'), lrs=(5e-4, 1e-3, 2e-3), replicates=FIVE),
 )
 EXPERIMENTS = {e.name: e for e in (*_PAPER_AND_SMALLER, *_LARGER, *_FAMILY, *_LATER)}
+
+def part_line(e: Experiment) -> str: # empty if it is all of it, or no preset
+    "How much of the preset of its name an experiment is."
+    preset = EXPERIMENTS.get(e.name)
+    if preset is None or (both := joined(preset, e)) is None: return ''
+    asked = {run.id for run in expand(e)}
+    left = [run for run in expand(both) if run.id not in asked]
+    replicates = sorted({run.replicate for run in left} - set(e.replicates))
+    which = f': replicates {", ".join(map(str, replicates))}' if replicates else ''
+    return left and f'{e.name}: {len(left)} of the preset\'s {len(left) + len(asked)} runs are to come{which}' or ''
 
 def find_experiment(name: str) -> Experiment:
     "The preset of that name. Raises `UserError` listing those that there are."

@@ -24,7 +24,7 @@ from PIL import Image
 
 from .arms import ARMS
 from .errors import UserError
-from .experiment import Experiment, parse_settings
+from .experiment import Experiment, parse_settings, part_line
 from .files import read_arrays
 from .measures import MEASURES
 from .results import collect, diverged_line, histories, missing_line, select
@@ -59,10 +59,10 @@ class StoredResults:
         settings: Iterable[str] = (), # as after --set: draw a part of what is stored
         collected: Mapping[str, pd.DataFrame] | None = None, # name -> what `collect` gave for a whole experiment
     ):
-        self.results_dir, settings = Path(results_dir), parse_settings(settings)
+        self.results_dir, self.settings = Path(results_dir), parse_settings(settings)
         self.experiments = _distinct_titles([
-            resolve_experiment(e, results_dir, **settings) if isinstance(e, str) else e for e in experiments])
-        known = {} if settings else collected or {}
+            resolve_experiment(e, results_dir, **self.settings) if isinstance(e, str) else e for e in experiments])
+        known = {} if self.settings else collected or {}
         self.runs = {e.name: known[e.name] if e.name in known else collect(e, results_dir) for e in self.experiments}
         self.selected = {e.name: select(self.runs[e.name], e.selection) for e in self.experiments}
         self.history = {name: histories(rows, results_dir) for name, rows in self.selected.items()}
@@ -87,8 +87,9 @@ class StoredResults:
         return rows.groupby('epoch').value.agg(['mean', 'std', 'count'])
 
     def incomplete(self) -> list[str]:
-        "A line for each experiment with runs that are not finished, and for each with runs that diverged."
-        return [line for about in (missing_line, diverged_line) for runs in self.runs.values() if (line := about(runs))]
+        "A line for each experiment with runs that are not finished, that diverged, or that are not even planned yet."
+        lines = [about(runs) for about in (missing_line, diverged_line) for runs in self.runs.values()]
+        return [*filter(None, lines + [part_line(e) for e in self.experiments if not self.settings])]
 
     def captions(self) -> list[str]:
         "How the learning rate was selected, what is missing, and what diverged."

@@ -185,7 +185,7 @@ def settle(folder: Path) -> None:
         (folder / NEXT_SUMS).unlink()
 
 def _listed_now(folder: Path) -> dict[str, str]:
-    "The list, after a command that did not end too: what it was about to store, where the file is that."
+    "The list, also after a command that was killed: with its new digest for each file that it had replaced already."
     listed, begun = (_read_sums(os.path.join(folder, name)) or {} for name in (SUMS, NEXT_SUMS))
     new = {name for name, sum_ in begun.items() if sum_ != listed.get(name)}
     return listed | {name: begun[name] for name in new if digest(read_bytes(folder / name, b'')) == begun[name]}

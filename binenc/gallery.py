@@ -81,7 +81,7 @@ def _part(loader: DeviceLoader, limit: int) -> tuple[Tensor, Tensor, Tensor]: # 
 
 # %% ../nbs/33_gallery.ipynb #9cc9b31c
 def off_code(seen: Seen, number: int = 12) -> Tensor: # (m,) indices, m <= number
-    "Images that are not on the code of their class: those that differ in most bits, then the furthest from it, first."
+    "Images that are not on the code of their class: sorted by bits that differ, then by distance, largest first."
     order = np.lexsort((-seen.distance.numpy(), -seen.off.numpy()))
     return torch.from_numpy(order[:int((seen.off > 0).sum())][:number].copy())
 
@@ -126,7 +126,7 @@ def fool(trained: TrainedRun, seen: Seen, index: Iterable[int]) -> Fooling:
                    result.fooled.cpu())
 
 def _grey_levels(trained: TrainedRun, seen: Seen) -> Tensor: # (c, 1, 1)
-    "How many grey levels a step of one is in what the network sees: normalisation divided by that."
+    "Grey levels per unit of the normalised images."
     loader = trained.loaders['train']
     ends = torch.stack([torch.full_like(seen.images[:1], value) for value in (0, 255)]).squeeze(1)
     black, white = loader.normalise(ends.to(loader.images.device))

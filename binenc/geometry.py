@@ -54,7 +54,7 @@ def _vertex_cosines(geometry: ClassGeometry) -> Tensor: # (K,) float64, NaN for 
     return means.abs().sum(1) / means.shape[1]**0.5 / torch.linalg.vector_norm(means, dim=1)
 
 def vertex_cosine(geometry: ClassGeometry) -> float:
-    "Cosine of a class mean and the nearest vertex of a hypercube around the origin, averaged over classes: to 1."
+    "Cosine of a class mean and the nearest vertex of a hypercube around the origin, mean over classes; 1 at most."
     return float(_vertex_cosines(geometry).mean())
 
 def vertex_cosine_worst(geometry: ClassGeometry) -> float:

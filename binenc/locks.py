@@ -47,7 +47,7 @@ def slurm_environment() -> dict[str, str]:
     "Variables for a command of SLURM, without those that the user's profile or an enclosing job sets for others."
     return {k: v for k, v in os.environ.items() if k in KEPT or not k.startswith(SET_FOR_OTHERS)}
 
-ASK_AGAIN = 5 # seconds for which a job that ran is taken to run still
+ASK_AGAIN = 5 # seconds for which an answer of squeue is reused
 
 def job_exists(job: str) -> bool | None:
     "Whether the scheduler still runs a SLURM job; None where it cannot be asked."

@@ -109,7 +109,7 @@ class center_loss(nn.Module):
         return F.cross_entropy(out.logits, y) + run.term_weight * distance
 
     def steps(self, z: Tensor, y: Tensor) -> Tensor: # (K, d)
-        "Mean of centre minus z over each class's images in the batch, one image of no distance added."
+        "Sum of centre minus z over each class's images in the batch, divided by their number plus one."
         counts = torch.bincount(y, minlength=len(self.centres))[:, None]
         sums = torch.zeros_like(self.centres).index_add_(0, y, z)
         return (counts * self.centres - sums) / (1 + counts)

@@ -54,7 +54,7 @@ def best_min_hamming(K: int, d: int) -> int:
     return max(h for h in range(min(d, plotkin) + 1) if K <= _codes_at_distance(h, d))
 
 def _codes_at_distance(h: int, d: int) -> float:
-    "At most so many codes of d bits differ pairwise in h bits (Singleton, Hamming)."
+    "At most this many codes of d bits differ pairwise in at least h bits (Singleton, Hamming)."
     if h == 0: return math.inf
     if h % 2 == 0: return _codes_at_distance(h - 1, d - 1) # a parity bit lengthens odd distances by one
     ball = sum(math.comb(d, errors) for errors in range((h - 1) // 2 + 1))

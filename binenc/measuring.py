@@ -68,7 +68,8 @@ def run_with_weights(experiment: str, run_id: str = '', results_dir: str | Path 
     "That run of an experiment, or without an id the first with stored weights. Raises `UserError` if there is none."
     for run in runs_with_weights(expand(resolve_experiment(experiment, results_dir)), results_dir):
         if run_id in ('', run.id): return run
-    raise UserError(f'no run {run_id} of {experiment} has stored weights in {results_dir}: train it first')
+    raise UserError(f'no run of {experiment}{run_id and f" with the id {run_id}"} has stored weights in {results_dir}: '
+                    'train it first')
 
 # %% ../nbs/25_measuring.ipynb #ccaa5d63
 def measure_run(

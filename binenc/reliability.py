@@ -245,7 +245,7 @@ def calibration_error(
     confidence: Tensor, # (m,) probability of the predicted class, 0 to 1
     right: Tensor, # (m,) bool
 ) -> float:
-    "Expected calibration error, 15 bins of equal width, each with its upper edge. NaN if a confidence is."
+    "Expected calibration error, 15 bins of equal width, each including its upper edge. NaN if a confidence is."
     confidence, right = _of_equal_shape(confidence, right)
     if np.isnan(confidence).any(): return float('nan')
     place = np.ceil(confidence * CALIBRATION_BINS).astype(int).clip(1)

@@ -5,27 +5,26 @@
 # %% auto #0
 __all__ = ['KEYS', 'STEP', 'KEPT_BYTES', 'KEPT_WEIGHTS', 'SMALL_WEIGHTS', 'LARGE_WEIGHTS', 'KEPT_ARRAYS', 'read_run',
            'kept_table', 'collect', 'select', 'missing_line', 'diverged_line', 'histories', 'kept_history',
-           'wide_history', 'long_history', 'keep_results', 'with_kept_runs', 'kept_arrays', 'kept_weights', 'merge']
+           'wide_history', 'long_history', 'keep_results', 'keep_in', 'with_kept_runs', 'kept_arrays', 'kept_weights']
 
 # %% ../nbs/26_results.ipynb #a886ffd3
 import math
-import shutil
-import uuid
 from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .arms import PAPER_ARMS
+from .attack_rows import attack_files
 from .errors import UserError, unknown
 from .experiment import SELECTION, Experiment, expand
 from .files import (
-    array_bytes, check_stored, read_arrays, read_csv, read_json, read_stored, table_bytes, table_path, write_stored)
-from .locks import acquire, keeping
+    array_bytes, read_arrays, read_csv, read_json, read_stored, table_bytes, table_path, write_stored)
+from .locks import keeping
 from .run import DEFAULTS, fields_of
 from .store import (
     HISTORY, KEPT_FILES, WEIGHTS, RunFolder, experiment_bytes, experiment_folder, grown, kept_rows, read_history,
-    resolve_experiment, run_folder, run_path, stored_experiment, stored_names, tidy)
+    resolve_experiment, run_folder, run_path, tidy)
 
 # %% ../nbs/26_results.ipynb #98979692
 if TYPE_CHECKING:
@@ -176,9 +175,10 @@ def keep_results(
     them. A finished run is never removed from a table. Raises `UserError`, and then has written nothing."""
     folder = experiment_folder(experiment.name, results_dir)
     with keeping(folder) if folder.is_dir() else nullcontext(): # a command that fails makes no folder
-        return _keep(grown(experiment, results_dir), folder, results_dir)
+        return keep_in(folder, grown(experiment, results_dir), results_dir)
 
-def _keep(experiment: Experiment, folder: Path, results_dir: str | Path) -> 'tuple[pd.DataFrame, pd.DataFrame]':
+def keep_in(folder: Path, experiment: Experiment, results_dir: str | Path) -> 'tuple[pd.DataFrame, pd.DataFrame]':
+    "The same, for whoever holds the folder's lock."
     tidy(expand(experiment), results_dir)
     runs = collect(experiment, results_dir)
     selected = select(runs, experiment.selection)
@@ -188,6 +188,7 @@ def _keep(experiment: Experiment, folder: Path, results_dir: str | Path) -> 'tup
     steps = table_path(folder, 'history.csv')
     files |= {steps.name: table_bytes(wide_history(history), steps), 'experiment.json': experiment_bytes(experiment)}
     files |= kept_arrays(selected, results_dir) | kept_weights(selected, results_dir)
+    files |= attack_files(experiment.name, results_dir)
     write_stored(folder, files, adopt=KEPT_FILES)
     return runs, selected
 
@@ -252,65 +253,3 @@ def kept_weights(selected: 'pd.DataFrame', results_dir: str | Path) -> dict[str,
     method = first & set(selected.id[selected.model == PAPER_ARMS[0]])
     kept = [run_id for run_id in sizes if run_id in small or run_id in method and sizes[run_id] <= LARGE_WEIGHTS]
     return {f'weights/{run_id}.safetensors': read_stored(paths[run_id]) for run_id in kept}
-
-# %% ../nbs/26_results.ipynb #ad61b526
-def merge(
-    source: str | Path, # another folder of results
-    results_dir: str | Path = 'results',
-) -> dict[str, tuple[int, int]]: # experiment -> runs added, runs that are in both
-    """Add the finished runs of another folder of results, with their tables and weights. What is here stays.
-    Raises `UserError` for a damaged file, and for an experiment with other settings here; then nothing was added."""
-    names = stored_names(source)
-    if not names: raise UserError(f'{source} holds no results: give a folder with EXPERIMENT/experiment.json in it')
-    plans = {name: _plan(name, Path(source), Path(results_dir)) for name in names}
-    added = {}
-    for name, plan in plans.items():
-        with keeping(experiment_folder(name, results_dir)):
-            added[name] = _merge_one(*plan, Path(source), Path(results_dir))
-    return added
-
-def _plan(name: str, source: Path, results_dir: Path) -> tuple[Experiment, list[str], int]: # the grid, new ids, others
-    theirs = stored_experiment(name, source)
-    both = grown(theirs, results_dir)
-    ids = [set(collect(both, place).query('finished').id) for place in (source, results_dir)]
-    for folder in experiment_folder(name, source), *(run_path(name, run_id, source) for run_id in ids[0]):
-        for problem in check_stored(folder): raise UserError(problem)
-    return both, sorted(ids[0] - ids[1]), len(ids[0] & ids[1])
-
-def _merge_one(e: Experiment, new: list[str], others: int, source: Path, results_dir: Path) -> tuple[int, int]:
-    here, there = (experiment_folder(e.name, place) for place in (results_dir, source))
-    for run_id in new:
-        if (run_path(e.name, run_id, source) / 'metrics.json').exists():
-            _copy_run(run_path(e.name, run_id, source), run_path(e.name, run_id, results_dir))
-    files = {path.relative_to(there).as_posix(): read_stored(path) for kind in ('latents', 'snapshots', 'weights')
-             for path in sorted((there / kind).glob('[!.]*')) if not (here / kind / path.name).exists()}
-    attacks = [path for folder in (here, there) if (path := table_path(folder, 'attacks.csv')).exists()]
-    runs, kept = ([read(e.name, place) for place in (results_dir, source)] for read in (kept_table, kept_history))
-    tables = {here / 'runs.csv': [table for table in runs if table is not None],
-              table_path(here, 'attacks.csv'): [read_csv(path) for path in attacks],
-              table_path(here, 'history.csv'): [wide_history(history) for history in kept if history is not None]}
-    files |= {path.name: table_bytes(_joined(parts), path) for path, parts in tables.items() if parts}
-    write_stored(here, files | {'experiment.json': experiment_bytes(e)}, adopt=KEPT_FILES)
-    if tables[here / 'runs.csv']:
-        _keep(e, here, results_dir)
-    return len(new), others
-
-# %% ../nbs/26_results.ipynb #590e0370
-def _copy_run(source: Path, target: Path) -> None:
-    "Copy a finished run; it replaces an unfinished one that nobody computes."
-    if target.exists():
-        acquire(target, f'run {target.name}')
-    part = target.with_name(f'.{target.name}.{uuid.uuid4().hex[:8]}')
-    try:
-        shutil.copytree(source, part, ignore=shutil.ignore_patterns('.*', 'lock', 'stop', 'checkpoint*'))
-        shutil.rmtree(target, ignore_errors=True)
-        part.rename(target)
-    except OSError as error:
-        shutil.rmtree(part, ignore_errors=True)
-        raise UserError(f'cannot write {target} ({error.strerror}): make room or choose another folder') from None
-
-def _joined(tables: 'list[pd.DataFrame]') -> 'pd.DataFrame':
-    "The rows of the first table, and those of the second whose runs are not in it."
-    import pandas as pd
-    others = [table[~table.id.isin(tables[0].id)] for table in tables[1:]]
-    return pd.concat([tables[0], *others], ignore_index=True)

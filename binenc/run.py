@@ -102,7 +102,7 @@ def stored_run(values: Mapping[str, Any]) -> Run:
     """A run from stored fields. Fields that did not exist yet when it was stored have their defaults.
     Raises `UserError` for a field of a later version."""
     if later := sorted(set(values) - set(DEFAULTS)):
-        raise UserError(f'it was stored by a later version of binenc, which has the field {later[0]!r}: update binenc')
+        raise UserError(f'a run was stored with the field {later[0]!r} of a later version of binenc: update binenc')
     return Run(**values)
 
 # %% ../nbs/13_run.ipynb #b35a9f7a

@@ -213,8 +213,8 @@ def hours(e: Experiment, results_dir: str | Path = 'results') -> str:
 DIFFERENCES = (
     'Measured on clean training images; the paper measures on augmented ones.',
     'AUROC is the exact rank statistic over every test image; the paper sums 101 points of the curve.',
-    'DeepFool works on a fixed subset. Images that it does not fool have their own column; the paper counts them.',
-    'Every run is seeded by its replicate, and continues to the bit after an interruption.',
+    'DeepFool attacks a fixed subset. Our mean is over the images that it fools; the paper averages over all of them.',
+    'Every run is seeded by its replicate; an interrupted one continues to the same numbers, bit for bit.',
 )
 
 def difference_section(e: Experiment) -> str:

@@ -113,7 +113,7 @@ def check_images(folder: RunFolder, images: dict | None) -> None:
     about = folder / 'run.json'
     before = read_json(about).get('images') if about.exists() else None
     if isinstance(before, dict) and before.keys() >= {'classes', 'train', 'test'} and images and before != images:
-        raise UserError(f'run {folder.run.id} was trained on {_in_words(before)}, but {folder.run.dataset} now has '
+        raise UserError(f'run {folder.run.id} was computed from {_in_words(before)}, but {folder.run.dataset} now has '
                         f'{_in_words(images)}: restore the images, or use another experiment')
 
 def _in_words(images: dict) -> str:

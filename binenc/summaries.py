@@ -20,9 +20,10 @@ import numpy as np
 import pandas as pd
 
 from .arms import ARMS, PAPER_ARMS
+from .attack_rows import compared_attacks
 from .errors import UserError
 from .experiment import SELECTION
-from .files import read_arrays, read_csv, table_path
+from .files import read_arrays
 from .measures import MEASURES
 from .results import missing_line, select
 from .run import DEFAULTS
@@ -132,20 +133,20 @@ def markdown_table(table: pd.DataFrame) -> str:
 # %% ../nbs/29_summaries.ipynb #9f159366
 def as_markdown(table: pd.DataFrame, captions: Iterable[str]) -> str:
     "A summary table as Markdown, a row for each arm; below it, how runs were selected and which are missing."
-    wide = _with_text(table).pivot_table(index=['experiment', 'model', 'n'], columns='metric', values='shown',
-                                         aggfunc='first', sort=False)
+    wide = _wide(_with_text(table, ['experiment', 'model']), ['experiment', 'model', 'n'], 'metric')
     return markdown_table(wide.reset_index()) + _caption(captions)
 
 def by_measure(table: pd.DataFrame, captions: Iterable[str]) -> str:
     "A summary table as Markdown, a row for each measure and a column for each arm."
-    shown = _with_text(table)
-    wide = shown.pivot_table(index=['experiment', 'metric'], columns='model', values='shown', aggfunc='first',
-                             sort=False)
+    wide = _wide(_with_text(table, ['experiment']), ['experiment', 'metric'], 'model')
     return markdown_table(wide.fillna('–').reset_index()) + _caption(captions)
 
-def _with_text(table: pd.DataFrame) -> pd.DataFrame:
-    "With a column `shown`; a number of fewer runs than others of its arm says so, and `n` is that of the others."
-    most = table.groupby(['experiment', 'model']).n.transform('max')
+def _wide(shown: pd.DataFrame, index: list[str], columns: str) -> pd.DataFrame:
+    return shown.pivot_table(index=index, columns=columns, values='shown', aggfunc='first', sort=False)
+
+def _with_text(table: pd.DataFrame, place: list[str]) -> pd.DataFrame:
+    "With a column `shown`; a number of fewer runs than others of the same `place` says so, and `n` is that of those."
+    most = table.groupby(place).n.transform('max')
     shown = [in_print(mean, std, n) + (f' (n = {n})' if 0 < n < of else '')
              for mean, std, n, of in zip(table['mean'], table['std'], table['n'], most, strict=True)]
     return table.assign(shown=shown, n=most)
@@ -179,9 +180,8 @@ def _common_part(runs: pd.DataFrame) -> pd.DataFrame:
 # %% ../nbs/29_summaries.ipynb #54f5fe91
 def with_attacks(selected: pd.DataFrame, results_dir: str | Path = 'results') -> pd.DataFrame:
     "Selected runs of one experiment with `smallest_perturbation_mean` and `_median`, if attacks are stored."
-    path = table_path(experiment_folder(selected.experiment.iloc[0], results_dir), 'attacks.csv')
-    rows = read_csv(path) if path.exists() else pd.DataFrame()
-    if not {'id', 'image', 'true', 'predicted', 'relative'} <= set(rows): return selected
+    rows = compared_attacks(selected, results_dir)
+    if rows is None: return selected
     least = rows[rows.true == rows.predicted].groupby(['id', 'image']).relative.min()
     numbers = least.groupby('id').agg(['mean', 'median']).add_prefix('smallest_perturbation_')
     return selected.drop(columns=numbers.columns, errors='ignore').join(numbers, on='id')
@@ -284,8 +284,8 @@ def arms_markdown(table: pd.DataFrame, captions: Iterable[str]) -> str:
     tested = int(table.p.notna().sum())
     notes = [*captions, f'▲ and ▼: above and below the baseline, p at most {LEVEL:g} in a test paired by replicate; of '
              f'{tested} tests about {tested * LEVEL:.0f} would be so without any effect']
-    several = table.experiment.nunique() > 1
-    sentences = [f'- {title}, {_arm_sentence(name, rows)}' if several else f'- {_arm_sentence(name, rows)}'
+    line = '- {0}, {1}' if table.experiment.nunique() > 1 else '- {1}'
+    sentences = [line.format(title, _arm_sentence(name, rows))
                  for (title, name), rows in table.groupby(['experiment', 'model'], sort=False)]
     return markdown_table(wide.fillna('–').reset_index()) + _caption(notes) + '\n' + '\n'.join(sentences) + '\n'
 

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from binenc import attack_run as attacking_one
+from binenc.attack_rows import ATTACKS, ROW, TABLE, is_attacked, stored_rows
 from binenc.attack_run import attack_run
-from binenc.attacking import ATTACKS, ROW, TABLE, is_attacked, stored_rows, summary, wins
+from binenc.attacking import summary, wins
 from binenc.attacks import (
     adaptive,
     directions,

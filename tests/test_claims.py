@@ -9,6 +9,7 @@ import pytest
 
 import binenc
 from binenc import claims_report, figures, summaries
+from binenc.attack_rows import ATTACKS, ROW
 from binenc.claims import CLAIMS, METHOD, OTHERS
 from binenc.claims_report import claims_bytes, claims_markdown, compared, judged_runs, keep_report
 from binenc.errors import UserError
@@ -66,8 +67,9 @@ def attacked(folder, gain):
     for run_id, model in zip(selected.id, selected.model, strict=True):
         least = 0.2 + 0.01 * (gain * (model == METHOD) + rng.normal())
         for image in range(3):
-            rows += [(run_id, image, 1, 1, 'first', least + image), (run_id, image, 1, 1, 'second', 9.0)]
-    table = pd.DataFrame(rows, columns=['id', 'image', 'true', 'predicted', 'attack', 'relative'])
+            found = {'deepfool': least + image, 'transfer': 9.0}
+            rows += [(run_id, image, 1, 1, name, found.get(name, np.inf), 0.0, 0.0, 'abc') for name in ATTACKS]
+    table = pd.DataFrame(rows, columns=['id', *ROW])
     write_stored(folder / 'made-up', {'attacks.csv': table.to_csv(index=False).encode()})
 
 
@@ -272,7 +274,7 @@ def test_committed_claims_follow_from_the_runs(name):
     """To the byte: claims.json and claims.md where the grid is complete, and the tables of verdicts and selection."""
     results = figures.StoredResults([name], RESULTS)
     reports, refused = claims_report.judged_experiments(results.experiments, RESULTS)
-    assert bool(refused) == bool(results.incomplete()) != bool(reports)
+    assert bool(refused) == (not results.runs[name].finished.all()) != bool(reports)
     for report in reports.values():
         for file, content in claims_bytes(report).items():
             assert (RESULTS / name / file).read_bytes() == content, file

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from binenc.attacking import ROW, TABLE, stored_rows
+from binenc.attack_rows import ROW, TABLE, stored_rows
 from binenc.checkpoints import CHECKPOINT, PREVIOUS, find_checkpoint
 from binenc.errors import UserError
 from binenc.experiment import expand
@@ -15,7 +15,8 @@ from binenc.files import NEXT_SUMS, SUMS, check_stored, digest, read_csv, read_s
 from binenc.launch import failed, pending, states
 from binenc.measures import largest_difference
 from binenc.measuring import measure_run
-from binenc.results import keep_results, merge
+from binenc.merging import merge
+from binenc.results import keep_results
 from binenc.run import Run
 from binenc.status import wait_for_others
 from binenc.store import run_folder, stored_experiment
@@ -78,10 +79,11 @@ def test_a_run_that_is_just_being_stored_is_not_measured(trained, tmp_path):
 def test_digest_that_looks_like_a_number(name, trained, tmp_path, monkeypatch):
     """Rows of attacks belong to weights by the text of their digest."""
     run = Run(**TINY)
-    monkeypatch.setattr('binenc.attacking.weights_digest', lambda run, results_dir: name)
+    monkeypatch.setattr('binenc.attack_rows.weights_digest', lambda run, results_dir: name)
     folder = run_folder(run, tmp_path)
     rows = pd.DataFrame([[1, 2, 2, 'deepfool', 0.1, 0.2, 0.3, name]], columns=ROW)
     write_bytes(folder / TABLE, rows.to_csv(index=False).encode())
+    write_bytes(folder / 'metrics.json', b'{}')
     assert len(stored_rows(run, tmp_path)) == 1
 
 

@@ -27,7 +27,7 @@ from binenc.gallery import wall
 from binenc.image_files import decode_all
 from binenc.measures import MEASURES, Measure
 from binenc.measuring import load_run
-from binenc.results import merge
+from binenc.merging import merge
 from binenc.run import Run
 from binenc.store import run_folder, stored_experiment
 from binenc.summaries import markdown_table

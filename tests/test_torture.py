@@ -12,7 +12,8 @@ import torch
 from binenc.errors import UserError, shown, unknown
 from binenc.files import SUMS, read_stored, write_stored
 from binenc.head import BinaryEncodingHead
-from binenc.results import keep_results, merge
+from binenc.merging import merge
+from binenc.results import keep_results
 from binenc.run import Run
 from binenc.store import keep_experiment, run_folder, stored_experiment, tidy
 from binenc.training import train

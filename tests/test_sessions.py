@@ -1,0 +1,165 @@
+"""One experiment in several sessions, on machines whose disk is wiped between them: nothing is lost or mixed."""
+
+import shutil
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from binenc.attack_rows import (
+    ATTACKS,
+    ROW,
+    TABLE,
+    attack_files,
+    compared_attacks,
+    gathered,
+    kept_attacks,
+    stored_rows,
+    unattacked_lines,
+    weights_digest,
+)
+from binenc.attacking import keep_attacks
+from binenc.claims_report import claims_markdown, claims_report, compared
+from binenc.experiment import EXPERIMENTS, expand, part_line
+from binenc.figures import StoredResults
+from binenc.files import json_bytes, write_stored
+from binenc.merging import merge
+from binenc.results import collect, keep_results
+from binenc.store import RUN_FILES, keep_experiment, kept_rows, run_folder
+from binenc.training import train
+from helpers import TINY
+
+
+def planned(*replicates):
+    return EXPERIMENTS['demo'].override(
+        experiment='sessions', model=['bin_enc', 'no_pen'], replicate=list(replicates), lr=1e-3, **TINY)
+
+
+def computed(e, folder):
+    """The experiment's runs, trained."""
+    keep_experiment(e, folder)
+    for run in expand(e):
+        train(run, folder)
+    return folder
+
+
+def attack(run, folder, images, names=tuple(ATTACKS), size=0.1):
+    """Rows in the run's folder, as if attacks had found them; DeepFool's are the smallest."""
+    rows = [(i, 3, 3, name, size * (i + 1) if name == 'deepfool' else 9., 1., 1., weights_digest(run, folder))
+            for name in names for i in range(images)]
+    content = pd.DataFrame(rows, columns=ROW).to_csv(index=False).encode()
+    write_stored(run_folder(run, folder).path, {TABLE: content}, adopt=RUN_FILES)
+
+
+@pytest.fixture(scope='module')
+def session(tmp_path_factory):
+    """Replicates 0 and 1, trained; not to be changed."""
+    return computed(planned(0, 1), tmp_path_factory.mktemp('session'))
+
+
+@pytest.fixture
+def first(session, tmp_path):
+    """A copy of it, to be changed."""
+    return shutil.copytree(session, tmp_path / 'first')
+
+
+@pytest.fixture
+def home(tmp_path):
+    return tmp_path / 'home'
+
+
+def without_runs(folder):
+    """As in a commit."""
+    shutil.rmtree(folder / 'sessions' / 'runs')
+    return folder
+
+
+def test_the_first_merge_keeps_tables(first, home):
+    """Numbers and histories are in the tables, though no figure was drawn on either side."""
+    assert merge(first, home) == {'sessions': (4, 0)}
+    assert set(kept_rows('sessions', without_runs(home))) == {run.id for run in expand(planned(0, 1))}
+    assert set(StoredResults(['sessions'], home).history['sessions'].replicate) == {0, 1}
+
+
+def test_three_sessions(first, home, tmp_path):
+    """Each on a copy of what was committed; at its end, all runs have training and attacks."""
+    for run in expand(planned(0, 1)):
+        attack(run, first, 4)
+    merge(first, home)
+    before = gathered('sessions', without_runs(home))
+    second = computed(planned(2), shutil.copytree(home, tmp_path / 'second'))
+    for run in expand(planned(2)):
+        attack(run, second, 4)
+    merge(second, home)
+    runs, rows = collect('sessions', without_runs(home)), kept_attacks('sessions', home)
+    assert runs.finished.all() and len(runs) == 6 and set(rows.id) == set(runs.id)
+    assert rows[rows.id.isin(before.id)].reset_index(drop=True).equals(before)
+    report = claims_report(compared('sessions', home))
+    assert report['claims']['robust']['n'] == 0 or report['claims']['robust']['parts'][0]['measured']
+    assert report['lacking'] == [] and report['n'] == 3
+
+
+def test_finished_attacks_are_kept_when_the_command_was_stopped(first):
+    """Whoever writes the tables next gathers what is complete; what is not stays in its run's folder."""
+    a, b, c, d = expand(planned(0, 1))
+    attack(a, first, 4)
+    attack(b, first, 4, [*ATTACKS][:3])
+    keep_results(planned(0, 1), first)
+    assert set(kept_attacks('sessions', first).id) == {a.id} and len(stored_rows(b, first)) == 12
+    attack(b, first, 4)
+    keep_attacks('sessions', first)
+    assert set(kept_attacks('sessions', first).id) == {a.id, b.id}
+    assert attack_files('sessions', first) == {}, 'there is nothing new'
+
+
+def test_different_numbers_of_images(first):
+    """Compared are the images that all runs have; which runs have no attacks is said."""
+    a, b, c, d = expand(planned(0, 1))
+    attack(a, first, 6)
+    attack(b, first, 3)
+    selected = keep_results(planned(0, 1), first)[1]
+    rows = compared_attacks(selected, first)
+    assert set(rows.image) == {0, 1, 2} and set(rows.id) == {a.id, b.id}
+    line, = unattacked_lines(selected, rows)
+    assert line.startswith('sessions: 2 of 4 selected runs are not attacked') and c.id in line and d.id in line
+    assert line in claims_markdown(claims_report(compared('sessions', first)))
+
+
+def test_a_run_without_transfer_is_named(first):
+    a, b, *others = expand(planned(0, 1))
+    attack(a, first, 3, [name for name in ATTACKS if name != 'transfer'])
+    for run in (b, *others):
+        attack(run, first, 3)
+    selected = keep_results(planned(0, 1), first)[1]
+    line, = unattacked_lines(selected, compared_attacks(selected, first))
+    assert 'were attacked without transfer' in line and a.id in line and b.id not in line
+
+
+def test_more_images_come_with_a_merge(first, home, tmp_path):
+    """The rows that are here stay, those for other images are added."""
+    run = expand(planned(0, 1))[0]
+    attack(run, first, 2)
+    merge(first, home)
+    attack(run, first, 5, size=0.2)
+    merge(first, without_runs(home))
+    rows = kept_attacks('sessions', home).query('attack == "deepfool"').set_index('image').relative
+    assert list(rows.index) == [0, 1, 2, 3, 4] and rows[1] == 0.2 and rows[4] == 1.0
+
+
+def test_attacks_of_another_training_are_left_out(first, home):
+    """A run that was trained again with other numbers is not mixed with the one here."""
+    run = expand(planned(0, 1))[0]
+    merge(first, home)
+    without_runs(home)
+    folder = run_folder(run, first)
+    write_stored(folder.path, {'metrics.json': json_bytes(folder.metrics | {'train_loss': 0.5})})
+    attack(run, first, 3)
+    assert merge(first, home) == {'sessions': (0, 4)}
+    assert kept_attacks('sessions', home).empty
+
+
+def test_a_part_of_a_preset_says_so(tmp_path):
+    """In captions: status and figures know only what was asked for."""
+    part = replace(EXPERIMENTS['fashion'], replicates=(0, 1))
+    assert part_line(part) == "fashion: 12 of the preset's 20 runs are to come: replicates 2, 3, 4"
+    assert part_line(EXPERIMENTS['fashion']) == part_line(planned(0)) == ''
