@@ -86,7 +86,7 @@ def plan_lines(e: Experiment, runs: list[Run]) -> list[str]:
             *(f'{name:<18}{", ".join(map(str, values))}' for name, values in shared.items())]
 
 def _grid(e: Experiment, runs: int) -> str:
-    "How many runs there are, and what of."
+    "How many runs there are, and the size of each axis."
     each = runs / (len(e.models) * len(e.replicates))
     parts = [(len(e.models), 'model'), (len(e.replicates), 'replicate'),
              (each, 'learning rate' if each == len(e.lrs) else 'setting')]

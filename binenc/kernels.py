@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['WARM', 'FOR_TRAINING', 'KERNEL_MANAGER', 'warm_up', 'serve', 'WarmKernel', 'WarmKernelManager', 'call_warm',
-           'import_papermill', 'sockets_in']
+           'import_papermill', 'sockets_in', 'short_folder', 'LineWriter']
 
 # %% ../nbs/35_kernels.ipynb #7ab1858b
 import multiprocessing
 import os
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -150,3 +151,19 @@ def sockets_in(folder: str):
     "Settings for kernels that talk through sockets in a folder; its name has to be short."
     from traitlets.config import Config
     return Config({'KernelManager': {'transport': 'ipc', 'ip': f'{folder}/k'}})
+
+def short_folder() -> str:
+    "The temporary folder, or /tmp if its name is too long for a socket's path of 107 bytes."
+    return tempfile.gettempdir() if len(tempfile.gettempdir()) < 70 else '/tmp'
+
+class LineWriter:
+    "A file for papermill to write what a notebook prints to; hands it on line by line."
+    name = 'output'
+    def __init__(self, say: Callable[[str], None]):
+        self.say = say
+
+    def write(self, text: str) -> None:
+        for line in filter(str.strip, text.splitlines()):
+            self.say(line)
+
+    def flush(self) -> None: pass

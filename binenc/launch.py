@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STATES', 'WITH_NETWORKS', 'DEAD', 'NO_MEMORY', 'run_state', 'states', 'pending', 'notebook_path', 'check_parameters',
-           'execute_notebook', 'short_folder', 'LineWriter', 'failure_reason', 'next_notebook', 'failed', 'died',
-           'execute', 'execute_measures', 'failure', 'Sweep', 'default_jobs', 'draw_figures', 'draw_figure']
+           'execute_notebook', 'failure_reason', 'next_notebook', 'failed', 'died', 'execute', 'execute_measures',
+           'failure', 'Sweep', 'default_jobs', 'draw_figures', 'draw_figure']
 
 # %% ../nbs/36_launch.ipynb #d729c14b
 import os
@@ -20,6 +20,7 @@ from pathlib import Path
 import binenc
 from .errors import UserError
 from .files import read_json, write_json
+from .merging import take_over
 from .process import StopOnSignal, cores, memory_kills, own_temporary_folder
 from .run import DEFAULTS, Run
 from .store import RunFolder, experiment_folder, kept_rows, read_progress, run_folder
@@ -97,7 +98,7 @@ def execute_notebook(
     say: Callable[[str], None] = lambda line: None, # is given what the notebook prints, line by line
 ) -> None:
     "Execute a notebook in a fresh kernel. Raises `UserError` for an unknown parameter, and papermill's errors."
-    from binenc.kernels import KERNEL_MANAGER, import_papermill, sockets_in, warm_up
+    from binenc.kernels import KERNEL_MANAGER, LineWriter, import_papermill, short_folder, sockets_in, warm_up
     check_parameters(name, parameters)
     warm_up(trains=name in WITH_NETWORKS)
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -107,22 +108,6 @@ def execute_notebook(
             notebook_path(name), output, parameters=parameters, kernel_name='python3', progress_bar=False,
             log_output=False, stdout_file=LineWriter(say), start_timeout=300, shutdown_kernel='immediate',
             config=sockets_in(sockets), cwd=os.getcwd(), kernel_manager_class=KERNEL_MANAGER)
-
-def short_folder() -> str:
-    "The temporary folder, or /tmp if its name is too long for a socket's path of 107 bytes."
-    return tempfile.gettempdir() if len(tempfile.gettempdir()) < 70 else '/tmp'
-
-class LineWriter:
-    "A file for papermill to write what a notebook prints to; hands it on line by line."
-    name = 'output'
-    def __init__(self, say: Callable[[str], None]):
-        self.say = say
-
-    def write(self, text: str) -> None:
-        for line in filter(str.strip, text.splitlines()):
-            self.say(line)
-
-    def flush(self) -> None: pass
 
 # %% ../nbs/36_launch.ipynb #e180913d
 DEAD = 'the kernel was killed, or ended by itself'
@@ -169,6 +154,9 @@ def execute(
     "Train one run with `nbs/train.ipynb`; returns at once if it is finished. Raises `UserError` if it fails."
     folder = run_folder(run, results_dir)
     if folder.finished: return 'finished'
+    if name := take_over(run, results_dir):
+        say(f'copied from {name}, which has the same run')
+        return 'finished'
     if owner := folder.owner:
         raise UserError(f'run {run.id} is being computed by process {owner["pid"]} on {owner["host"]}: '
                         'wait for it, or stop it first')

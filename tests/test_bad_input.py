@@ -1,4 +1,4 @@
-"""What cannot be used is refused in one sentence that names it and the mend; nothing that was computed is lost."""
+"""What cannot be used is refused in one sentence that says what it is and what to do; nothing computed is lost."""
 
 import json
 import os

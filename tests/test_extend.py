@@ -127,7 +127,8 @@ def test_an_arm(repo):
     assert {'figure2_histograms.png', 'figure5_accuracy.pdf'} <= {path.name for path in (folder / 'figures').iterdir()}
     table = pd.read_csv(folder / 'tables' / 'table1_accuracy.csv')
     assert list(table.model.unique()) == ['BinEnc', 'BinEnc exp'] and (table.n == 2).all()
-    assert list(pd.read_csv(folder / 'tables' / 'measures.csv').model.unique()) == ['BinEnc', 'BinEnc exp']
+    measures = pd.read_csv(folder / 'tables' / 'measures.csv').set_index(['metric', 'model'])
+    assert measures.n['distance of peaks', 'BinEnc exp'] == measures.n['test accuracy', 'BinEnc exp'] == 2
     runs = pd.read_csv(folder / 'runs.csv').set_index(['model', 'replicate']).test_loss
     assert runs['bin_enc'][0] != runs['bin_enc_exp'][0]
     assert '24 runs = 4 models' in said

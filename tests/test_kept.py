@@ -31,7 +31,7 @@ def clone(tmp_path):
 
 
 def test_a_failed_measurement_unfinishes_no_run(clone):
-    """A folder that a measurement made, or that says that it failed, is no training to be repeated."""
+    """A folder that only a measurement made, also one that failed, does not make a finished run unfinished."""
     run = expand(stored_experiment('demo', clone))[0]
     folder = run_folder(run, clone)
     folder.path.mkdir(parents=True)

@@ -15,6 +15,7 @@ from binenc.errors import UserError
 from binenc.files import read_json, write_json
 from binenc.losses import LOSSES
 from binenc.run import Run
+from binenc.schedules import GAMMA_SCHEDULES, LR_SCHEDULES
 from binenc.store import run_folder
 from binenc.training import Stopped, train
 from helpers import (
@@ -78,9 +79,8 @@ def test_stopped_at_every_epoch(run, tmp_path, monkeypatch):
 
 ARMS_AND_SCHEDULES = [
     *(Run(**TINY, model=arm) for arm in ARMS if arm not in PAPER_ARMS),
-    Run(**TINY, gamma_schedule='linear', gamma_max=1.0),
-    Run(**TINY, gamma_schedule='cosine', gamma_max=1.0),
-    Run(**TINY, lr_schedule='step', lr_from=1, lr_every=1),
+    *(Run(**TINY, gamma_schedule=name, gamma_max=1.0) for name in GAMMA_SCHEDULES),
+    *(Run(**TINY, lr_schedule=name, lr_from=1, lr_every=1) for name in LR_SCHEDULES if name != 'constant'),
     Run(**TINY, imbalance=5.0),
 ]
 

@@ -23,11 +23,12 @@ from binenc.claims_report import claims_markdown, claims_report, compared
 from binenc.experiment import EXPERIMENTS, expand, part_line
 from binenc.figures import StoredResults
 from binenc.files import json_bytes, write_stored
-from binenc.merging import merge
+from binenc.launch import execute
+from binenc.merging import merge, take_over
 from binenc.results import collect, keep_results
 from binenc.store import RUN_FILES, keep_experiment, kept_rows, run_folder
 from binenc.training import train
-from helpers import TINY
+from helpers import TINY, stored
 
 
 def planned(*replicates):
@@ -156,6 +157,18 @@ def test_attacks_of_another_training_are_left_out(first, home):
     attack(run, first, 3)
     assert merge(first, home) == {'sessions': (0, 4)}
     assert kept_attacks('sessions', home).empty
+
+
+def test_a_run_of_two_experiments_is_trained_once(first, monkeypatch):
+    """Its folder is copied, whatever name the other experiment has; a damaged one is not taken."""
+    monkeypatch.setattr('binenc.launch.execute_notebook', lambda *args: pytest.fail('it was trained again'))
+    one, two = expand(planned(0, 1))[:2]
+    said = []
+    assert execute(replace(one, experiment='other'), first, say=said.append) == 'finished'
+    assert said == ['copied from sessions, which has the same run']
+    assert stored(replace(one, experiment='other'), first) == stored(one, first)
+    (run_folder(two, first) / 'weights.safetensors').write_bytes(b'damaged')
+    assert take_over(replace(two, experiment='other'), first) == ''
 
 
 def test_a_part_of_a_preset_says_so(tmp_path):
