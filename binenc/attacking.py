@@ -211,7 +211,7 @@ def attack(
     tidy(sources, results_dir)
     out.print(f'{len(sources)} of {len(selected)} selected runs have stored weights')
     unattacked = partial(_unattacked, sources, results_dir)
-    if again or unattacked(images):
+    if sources and (again or unattacked(images)):
         images = min(images, _test_images(next(iter(sources)), data_dir))
     todo = list(sources) if again else unattacked(images)
     execute = partial(execute_attacks, sources=sources, images=images, again=again)
