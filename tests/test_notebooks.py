@@ -99,7 +99,8 @@ def test_unknown_parameter_is_refused(tmp_path):
 
 # these are about files and commands
 WITHOUT_PICTURE = {f'{name}.ipynb' for name in (
-    '08_errors', '11_measures', '19_files', '20_locks', '21_process', '22_store', '23_checkpoints', '36_launch',
+    '08_errors', '11_measures', '19_files', '20_locks', '21_process', '22_store', '23_checkpoints', '25_attack_rows',
+    '26_merging', '30_published', '36_launch',
     '37_scheduler', '38_submission', '39_slurm', '40_status', '41_console', '42_cluster', '46_report', '48_cli')}
 
 

@@ -55,7 +55,7 @@ def test_images_that_changed(tmp_path):
     assert load_run(run, tmp_path / 'results').classes == ('a', 'b', 'c')
     for split in 'train', 'test':
         (folder / split / 'a').rename(folder / split / 'z')
-    with pytest.raises(UserError, match='was trained on 24 train and 24 test images of the classes a, b, c, but'):
+    with pytest.raises(UserError, match='was computed from 24 train and 24 test images of the classes a, b, c, but'):
         load_run(run, tmp_path / 'results')
     (run_folder(run, tmp_path / 'results') / 'metrics.json').unlink()
     with pytest.raises(UserError, match='restore the images, or use another experiment'):
@@ -112,7 +112,7 @@ def test_files_that_would_be_left_out(tmp_path):
     folder = image_folder(tmp_path / 'mine')
     for split in 'train', 'test':
         (folder / split / 'gone').symlink_to(tmp_path / 'nowhere')
-    with pytest.raises(UserError, match='gone is a link to what is not there'):
+    with pytest.raises(UserError, match='gone is a broken link'):
         load_data(f'folder:{folder}', tmp_path, 'train')
     for split in 'train', 'test':
         (folder / split / 'gone').unlink()
