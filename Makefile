@@ -2,7 +2,7 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
-EXPERIMENTS ?= $(patsubst results/%/tables,%,$(wildcard results/*/tables))
+EXPERIMENTS ?= $(patsubst results/%/claims.json,%,$(wildcard results/*/claims.json))
 RESULTS ?= results
 ROUNDS ?= 3
 

@@ -9,6 +9,7 @@ __all__ = ['FEW', 'ATTACKS', 'SOURCE', 'TABLE', 'ROW', 'Kind', 'weights_digest',
 
 # %% ../nbs/25_attack_rows.ipynb #359bdf14
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,11 +77,12 @@ def own_attacks(folder: Path) -> 'pd.DataFrame': # columns id and ROW
     return rows[rows.weights.astype(str) == now].assign(id=folder.name)[['id', *ROW]]
 
 def stored_rows(run: Run, results_dir: str | Path = 'results') -> 'pd.DataFrame': # columns ROW
-    """What attacks found on the run's weights, in its folder and in the experiment's table. `image` is the number in
+    """What attacks found on the run's weights: in its folder, else in the experiment's table. `image` is the number in
     the test set, `relative` |r| / |x| of normalised images, `pixel` |r| of pixels from 0 to 1, `pixel_relative`
     |r| / |x| of these. Raises `UserError` for a damaged table."""
-    kept = kept_attacks(run.experiment, results_dir)
-    rows = united([own_attacks(run_folder(run, results_dir).path), kept[kept.id == run.id]])
+    rows = own_attacks(run_folder(run, results_dir).path)
+    if rows.empty:
+        rows = kept_attacks(run.experiment, results_dir).query('id == @run.id')
     return rows[rows.weights.astype(str) == weights_digest(run, results_dir)][ROW].reset_index(drop=True)
 
 # %% ../nbs/25_attack_rows.ipynb #70ccd3c0
@@ -108,9 +110,19 @@ def gathered(name: str, results_dir: str | Path = 'results') -> 'pd.DataFrame': 
     kept, folder = kept_attacks(name, results_dir), experiment_folder(name, results_dir)
     own = [own_attacks(path.parent) for path in sorted(folder.glob(f'runs/*/{TABLE}'))]
     own = [rows for rows in own if len(rows) and is_whole(united([rows, kept[kept.id == rows.id.iloc[0]]]))]
-    rows = united([*own, kept])
+    current = [_is_current(*pair, folder) for pair in zip(kept.id, kept.weights, strict=True)]
+    rows = united([*own, kept.loc[current]])
     place = {run_id: i for i, run_id in enumerate(dict.fromkeys([*kept.id, *rows.id]))} # runs stay in their order
     return rows.sort_values('id', key=lambda ids: ids.map(place), kind='stable', ignore_index=True)
+
+@lru_cache
+def _digest(path: Path, changed: int) -> str:
+    return digest(read_bytes(path))[:8]
+
+def _is_current(run_id: str, weights: str, folder: Path) -> bool:
+    "Whether rows of the table are about the weights in the run's folder; where there are none, they are."
+    path = folder / 'runs' / run_id / WEIGHTS
+    return not path.exists() or str(weights) == _digest(path, path.stat().st_mtime_ns)
 
 def attack_files(name: str, results_dir: str | Path = 'results', *others: 'pd.DataFrame') -> dict[str, bytes]:
     "The experiment's table as it should be, with the rows of other tables; nothing if there is nothing new."
@@ -138,5 +150,5 @@ def unattacked_lines(selected: 'pd.DataFrame', rows: 'pd.DataFrame | None') -> l
     lack = {'are not attacked': selected[~selected.id.isin(rows.id)],
             'were attacked without transfer': selected[selected.id.isin(rows.id) & (selected.model != SOURCE)
                                                        & ~selected.id.isin(transferred) & bool(transferred)]}
-    return [f'{selected.experiment.iloc[0]}: {len(runs)} of {len(selected)} selected runs {what}: '
+    return [f'{selected.experiment.iloc[0]}: of {len(selected)} selected runs {len(runs)} {what}: '
             f'{", ".join(runs.id[:5])}{", ..." * (len(runs) > 5)}' for what, runs in lack.items() if len(runs)]

@@ -166,10 +166,11 @@ def attackable(e: Experiment, results_dir: str | Path = 'results') -> dict[Run, 
     return {run: sources.get(run.replicate) for run in selected_runs(e, results_dir) if weights_path(run, results_dir)}
 
 def keep_attacks(name: str, results_dir: str | Path = 'results') -> Path:
-    "Gather what is complete in the experiment's table."
+    "Write complete attacks into the experiment's table."
     folder = experiment_folder(name, results_dir)
     with keeping(folder):
-        write_stored(folder, attack_files(name, results_dir), adopt=KEPT_FILES)
+        if files := attack_files(name, results_dir):
+            write_stored(folder, files, adopt=KEPT_FILES)
     return table_path(folder, TABLE)
 
 def execute_attacks(
@@ -221,7 +222,7 @@ def attack(
     attacked = {*gathered(e.name, results_dir).id}
     if attacked & selected:
         show_attacks(e.name, settings or [], results_dir)
-    if unattacked(images) or selected - attacked: raise typer.Exit(1)
+    if unattacked(images): raise typer.Exit(1)
 
 def _unattacked(sources: dict[Run, Run | None], results_dir: Path, images: int) -> list[Run]:
     return [run for run, source in sources.items() if not is_attacked(run, images, source, results_dir)]

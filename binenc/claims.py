@@ -11,14 +11,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 from .arms import ARMS, PAPER_ARMS
-from .statistics import ENOUGH, Comparison, Verdict, compare, summarise, verdicts
+from .statistics import Comparison, Verdict, compare, summarise, verdicts
 
 # %% ../nbs/30_claims.ipynb #318a1332
 @dataclass(frozen=True)
 class Part:
     "One thing that has to be true for a claim to hold."
     asks: str                     # in words
-    columns: tuple[str, ...]      # of the table of runs: the first that can be tested
+    columns: tuple[str, ...]      # of the table of runs, see `column_of`
     better: int                   # 1 if BinEnc's number has to be larger, -1 if smaller
     against: tuple[str, ...] = () # arms, each of them
     bound: float | None = None    # or a number that it has to pass
@@ -97,9 +97,10 @@ def comparisons(part: Part, column: str, values: Values) -> list[Comparison]:
     return [compare(ours, other, part.better) for other in others]
 
 def column_of(part: Part, values: Values) -> str:
-    "The first column that can be tested against every arm; else the first of those with the most numbers."
-    pairs = {column: [c.difference.n for c in comparisons(part, column, values)] for column in part.columns}
-    return next((column for column, n in pairs.items() if min(n) >= ENOUGH), max(pairs, key=lambda c: sum(pairs[c])))
+    "The column with the most numbers that can be compared, of equals the first; a weak one if no other has any."
+    pairs = {column: sum(c.difference.n for c in comparisons(part, column, values)) for column in part.columns}
+    strong = [column for column in part.columns if column not in WEAK and pairs[column]]
+    return max(strong or part.columns, key=pairs.get)
 
 # %% ../nbs/30_claims.ipynb #1e66e992
 def judge(

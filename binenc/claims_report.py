@@ -70,8 +70,9 @@ def claims_report(c: Compared) -> dict:
 # %% ../nbs/43_claims_report.ipynb #aed1ce20
 def _lacking(c: Compared) -> list[str]:
     "What is not there yet beside missing runs: the rest of a preset, and attacks."
-    rows = compared_attacks(c.selected, c.results_dir)
-    return [*filter(None, [part_line(c.experiment)]), *unattacked_lines(c.selected, rows)]
+    judged = c.selected[c.selected.model.isin(PAPER_ARMS)]
+    attacks = unattacked_lines(judged, compared_attacks(judged, c.results_dir)) if len(judged) else []
+    return [*filter(None, [part_line(c.experiment)]), *attacks]
 
 def _compared_runs(selected: 'pd.DataFrame', common: 'pd.DataFrame') -> dict:
     compared = selected[selected.model.isin(PAPER_ARMS)]
@@ -93,10 +94,12 @@ def _by_rule(c: Compared) -> dict[str, dict[str, str]]:
     possible = [rule for rule in SELECTION if f'{rule}_accuracy' in c.common.dropna(axis=1, how='all')]
     judged = {rule: judged_runs(with_attacks(select(c.common, rule), c.results_dir)) for rule in possible}
     own = judged[c.experiment.selection]
-    return {rule: {name: claim['verdict'] if _measures(claim) == _measures(own[name]) else 'not measured'
+    return {rule: {name: claim['verdict'] if _basis(claim) == _basis(own[name]) else 'not measured'
                    for name, claim in claims.items()} for rule, claims in judged.items()}
 
-def _measures(claim: dict) -> list[str]: return [part['measure'] for part in claim['parts']]
+def _basis(claim: dict) -> list:
+    "The measures that a verdict rests on, with n for attacks: another rule may select runs that nobody attacked."
+    return [(part['measure'], claim['n'] * part['measure'].startswith('smallest_')) for part in claim['parts']]
 
 # %% ../nbs/43_claims_report.ipynb #aeb5bea1
 def claims_markdown(report: dict) -> str:
@@ -108,7 +111,7 @@ def claims_markdown(report: dict) -> str:
 def _head(report: dict) -> str:
     partial = (f'**Partial.** {report["missing"]}. Learning rates {_list(report["learning_rates"])} are compared in '
                f'replicates {_list(report["replicates"])}, which every model has.\n\n' if report['partial'] else '')
-    lacking = ''.join(f'**Not all.** {line}.\n\n' for line in report['lacking'])
+    lacking = ''.join(f'**Incomplete.** {line}.\n\n' for line in report['lacking'])
     few = f'With n = {report["n"]} replicates there is no test: every claim is undecided.\n\n' * (report['n'] < ENOUGH)
     run = f'run with the best {report["selected_by"]}' if report['selected_by'] else 'only run'
     return (f'# Claims: {report["title"]}\n\nWhat the abstract says ({report["paper"]}), and what the runs of '

@@ -66,7 +66,7 @@ def to_compute(name: str, settings: list[str] | None, results_dir: Path) -> Expe
 # %% ../nbs/41_console.ipynb #75ca2c4b
 def stopped(again: bool = False) -> typer.Exit:
     "Say how to go on; returns what to raise, with the exit code of an interrupted command."
-    out.print('stopped; the same command starts anew, because of --again' if again else
+    out.print('stopped; without --again the same command continues' if again else
               'stopped; the same command continues')
     return typer.Exit(130)
 

@@ -246,12 +246,12 @@ EXPERIMENTS = {e.name: e for e in (*_PAPER_AND_SMALLER, *_LARGER, *_FAMILY, *_LA
 def part_line(e: Experiment) -> str: # empty if it is all of it, or no preset
     "How much of the preset of its name an experiment is."
     preset = EXPERIMENTS.get(e.name)
-    if preset is None or (both := joined(preset, e)) is None: return ''
-    asked = {run.id for run in expand(e)}
-    left = [run for run in expand(both) if run.id not in asked]
+    if preset is None or joined(preset, e) is None: return ''
+    asked, runs = {run.id for run in expand(e)}, expand(preset)
+    left = [run for run in runs if run.id not in asked]
     replicates = sorted({run.replicate for run in left} - set(e.replicates))
     which = f': replicates {", ".join(map(str, replicates))}' if replicates else ''
-    return left and f'{e.name}: {len(left)} of the preset\'s {len(left) + len(asked)} runs are to come{which}' or ''
+    return left and f'{e.name}: {len(left)} of the preset\'s {len(runs)} runs have not been planned yet{which}' or ''
 
 def find_experiment(name: str) -> Experiment:
     "The preset of that name. Raises `UserError` listing those that there are."

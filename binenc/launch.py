@@ -20,7 +20,7 @@ from pathlib import Path
 import binenc
 from .errors import UserError
 from .files import read_json, write_json
-from .merging import take_over
+
 from .process import StopOnSignal, cores, memory_kills, own_temporary_folder
 from .run import DEFAULTS, Run
 from .store import RunFolder, experiment_folder, kept_rows, read_progress, run_folder
@@ -154,9 +154,7 @@ def execute(
     "Train one run with `nbs/train.ipynb`; returns at once if it is finished. Raises `UserError` if it fails."
     folder = run_folder(run, results_dir)
     if folder.finished: return 'finished'
-    if name := take_over(run, results_dir):
-        say(f'copied from {name}, which has the same run')
-        return 'finished'
+
     if owner := folder.owner:
         raise UserError(f'run {run.id} is being computed by process {owner["pid"]} on {owner["host"]}: '
                         'wait for it, or stop it first')
