@@ -125,6 +125,22 @@ def test_what_is_said_of_attacks_is_stored():
     assert digits.set_index('model')['mean'].idxmax() == 'NoPen'
 
 
+def test_what_is_said_of_cifar_is_stored():
+    """Of CIFAR-10 (JPEG) at full size: how much of it there is, and what it shows so far."""
+    runs = pd.read_csv(RESULTS / 'cifar10-jpeg-cpu' / 'selected.csv')
+    assert runs.replicate.nunique() == 2 and 'two of five replicates' in README and runs.train_accuracy.min() > 0.99
+    mean = runs.groupby('model')[['test_accuracy', 'mahalanobis_auroc', 'train_distinct_codes']].mean()
+    assert mean.test_accuracy.idxmax() == 'no_pen' and mean.mahalanobis_auroc.idxmax() == 'bin_enc'
+    assert mean.train_distinct_codes['bin_enc'] == 10
+    attacks = pd.read_csv(RESULTS / 'cifar10-jpeg-cpu' / 'tables' / 'attacks.csv')
+    smallest = attacks.query('metric == "smallest perturbation, mean"').set_index('model')['mean']
+    assert smallest['NoPen'] == smallest.max() and smallest['BinEnc'] == smallest.min()
+    section = README.partition('CIFAR-10 (JPEG)**')[2]
+    for number in (*mean.test_accuracy[['bin_enc', 'no_pen']], *mean.mahalanobis_auroc[['bin_enc', 'no_pen']]):
+        assert f'{number:.3f}' in section
+    assert all(f'{number:.4f}' in section for number in smallest[['BinEnc', 'NoPen']])
+
+
 def test_bench_is_the_stored_one():
     """The benchmark's table is results/bench/cpu.json, and every row of it reached its goal with the same answer."""
     result = read_json(RESULTS / 'bench' / 'cpu.json')
