@@ -147,8 +147,11 @@ def unattacked_lines(selected: 'pd.DataFrame', rows: 'pd.DataFrame | None') -> l
     "Which selected runs of an experiment lack attacks that others have; empty where nothing is attacked."
     if rows is None: return []
     transferred = set(rows.id[rows.attack == 'transfer'])
-    lack = {'are not attacked': selected[~selected.id.isin(rows.id)],
-            'were attacked without transfer': selected[selected.id.isin(rows.id) & (selected.model != SOURCE)
-                                                       & ~selected.id.isin(transferred) & bool(transferred)]}
-    return [f'{selected.experiment.iloc[0]}: of {len(selected)} selected runs {len(runs)} {what}: '
-            f'{", ".join(runs.id[:5])}{", ..." * (len(runs) > 5)}' for what, runs in lack.items() if len(runs)]
+    lack = {('is', 'are', 'not attacked'): selected[~selected.id.isin(rows.id)],
+            ('was', 'were', 'attacked without transfer'): selected[
+                selected.id.isin(rows.id) & (selected.model != SOURCE) & ~selected.id.isin(transferred)
+                & bool(transferred)]}
+    return [f'{selected.experiment.iloc[0]}: {len(runs)} of {len(selected)} selected runs '
+            f'{one if len(runs) == 1 else several} {what}: '
+            f'{", ".join(runs.id[:5])}{", ..." * (len(runs) > 5)}' for (one, several, what), runs in lack.items()
+            if len(runs)]

@@ -128,7 +128,7 @@ def test_attacked_runs_without_weights_are_drawn(first, command, draw_here, more
     rows[rows.id != rows.id[0]].to_csv(path, index=False)
     (first / 'sessions' / 'SHA256SUMS').unlink()
     done = command('attack', 'sessions', *more, '--results', first, cwd=first)
-    assert done.returncode == 0 and 'of 4 selected runs 1 are not attacked' in done.stdout, done.stdout
+    assert done.returncode == 0 and '1 of 4 selected runs is not attacked' in done.stdout, done.stdout
 
 
 def test_different_numbers_of_images(first):
@@ -140,7 +140,7 @@ def test_different_numbers_of_images(first):
     rows = compared_attacks(selected, first)
     assert set(rows.image) == {0, 1, 2} and set(rows.id) == {a.id, b.id}
     line, = unattacked_lines(selected, rows)
-    assert line.startswith('sessions: of 4 selected runs 2 are not attacked') and c.id in line and d.id in line
+    assert line.startswith('sessions: 2 of 4 selected runs are not attacked') and c.id in line and d.id in line
     assert line in claims_markdown(claims_report(compared('sessions', first)))
 
 
@@ -151,7 +151,7 @@ def test_a_run_without_transfer_is_named(first):
         attack(run, first, 3)
     selected = keep_results(planned(0, 1), first)[1]
     line, = unattacked_lines(selected, compared_attacks(selected, first))
-    assert 'were attacked without transfer' in line and a.id in line and b.id not in line
+    assert '1 of 4 selected runs was attacked without transfer' in line and a.id in line and b.id not in line
 
 
 def test_more_images_come_with_a_merge(first, home, tmp_path):
