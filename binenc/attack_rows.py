@@ -9,7 +9,7 @@ __all__ = ['FEW', 'ATTACKS', 'SOURCE', 'TABLE', 'ROW', 'Kind', 'weights_digest',
 
 # %% ../nbs/25_attack_rows.ipynb #359bdf14
 from dataclasses import dataclass
-from functools import lru_cache
+
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,7 +48,9 @@ ROW = ['image', 'true', 'predicted', 'attack', 'relative', 'pixel', 'pixel_relat
 
 def weights_digest(run: Run, results_dir: str | Path = 'results') -> str:
     "The first eight hexadecimal digits of the SHA-256 of a run's weights."
-    return digest(read_bytes(weights_path(run, results_dir)))[:8]
+    return _short_digest(weights_path(run, results_dir))
+
+def _short_digest(path: Path) -> str: return digest(read_bytes(path))[:8]
 
 def united(tables: 'list[pd.DataFrame]') -> 'pd.DataFrame': # columns id and ROW
     "The rows of several tables, without those about other weights of a run than the first table that has it."
@@ -73,7 +75,7 @@ def own_attacks(folder: Path) -> 'pd.DataFrame': # columns id and ROW
     if not path.exists() or not (folder / 'metrics.json').exists(): return pd.DataFrame(columns=['id', *ROW])
     rows = read_csv(path)
     if not set(ROW) <= set(rows): raise UserError(f'{path} is damaged: remove it and repeat the attacks')
-    now = digest(read_bytes(weights))[:8] if weights.exists() else rows.weights.astype(str)
+    now = _short_digest(weights) if weights.exists() else rows.weights.astype(str)
     return rows[rows.weights.astype(str) == now].assign(id=folder.name)[['id', *ROW]]
 
 def stored_rows(run: Run, results_dir: str | Path = 'results') -> 'pd.DataFrame': # columns ROW
@@ -110,19 +112,13 @@ def gathered(name: str, results_dir: str | Path = 'results') -> 'pd.DataFrame': 
     kept, folder = kept_attacks(name, results_dir), experiment_folder(name, results_dir)
     own = [own_attacks(path.parent) for path in sorted(folder.glob(f'runs/*/{TABLE}'))]
     own = [rows for rows in own if len(rows) and is_whole(united([rows, kept[kept.id == rows.id.iloc[0]]]))]
-    current = [_is_current(*pair, folder) for pair in zip(kept.id, kept.weights, strict=True)]
-    rows = united([*own, kept.loc[current]])
+    paths = {run_id: folder / 'runs' / run_id / WEIGHTS for run_id in kept.id.unique()}
+    now = kept.id.map({run_id: _short_digest(path) for run_id, path in paths.items() if path.exists()})
+    rows = united([*own, kept[now.isna() | (now == kept.weights.astype(str))]]) # none on earlier weights
     place = {run_id: i for i, run_id in enumerate(dict.fromkeys([*kept.id, *rows.id]))} # runs stay in their order
     return rows.sort_values('id', key=lambda ids: ids.map(place), kind='stable', ignore_index=True)
 
-@lru_cache
-def _digest(path: Path, changed: int) -> str:
-    return digest(read_bytes(path))[:8]
 
-def _is_current(run_id: str, weights: str, folder: Path) -> bool:
-    "Whether rows of the table are about the weights in the run's folder; where there are none, they are."
-    path = folder / 'runs' / run_id / WEIGHTS
-    return not path.exists() or str(weights) == _digest(path, path.stat().st_mtime_ns)
 
 def attack_files(name: str, results_dir: str | Path = 'results', *others: 'pd.DataFrame') -> dict[str, bytes]:
     "The experiment's table as it should be, with the rows of other tables; nothing if there is nothing new."

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .attack_rows import (
-    ATTACKS, SOURCE, TABLE, attack_files, compared_attacks, gathered, is_attacked, unattacked_lines)
+    ATTACKS, SOURCE, TABLE, attack_files, compared_attacks, gathered, is_attacked, kept_attacks, unattacked_lines)
 from .console import (
     DATA, RESULTS, DataDir, Jobs, Name, ResultsDir, Settings, app, chosen, compute, out, stopped)
 from .errors import UserError
@@ -95,8 +95,6 @@ HEADINGS = { # number of a run -> heading in the table
 CAPTION = ('Smallest perturbation |r|/|x| of each correctly classified image over all attacks, of normalised images '
            'unless pixels are named')
 
-
-
 def attacked_results(results: 'StoredResults') -> 'StoredResults | None':
     "The same with the experiments that have stored attacks, and the numbers of attacks beside those of the runs."
     attacked = copy.copy(results)
@@ -158,12 +156,14 @@ def selected_runs(e: Experiment, results_dir: str | Path = 'results') -> list[Ru
     ids = set(select(collect(e, results_dir), e.selection).id)
     return [run for run in expand(e) if run.id in ids]
 
-def attackable(e: Experiment, results_dir: str | Path = 'results') -> dict[Run, Run | None]:
-    "The selected runs with stored weights, each with the run to transfer from; that one may be beside the part `e`."
-    whole = stored_experiment(e.name, results_dir) or e
+def attackable(e: Experiment, results_dir: str | Path = 'results') -> tuple[dict[Run, Run | None], set[str]]:
+    """The selected runs with stored weights, each with the run to transfer from, which may be beside the part `e` of
+    the experiment; and the ids of all selected runs."""
+    selected, whole = selected_runs(e, results_dir), stored_experiment(e.name, results_dir) or e
     sources = {run.replicate: run for run in selected_runs(whole, results_dir)
                if run.model == SOURCE and weights_path(run, results_dir)}
-    return {run: sources.get(run.replicate) for run in selected_runs(e, results_dir) if weights_path(run, results_dir)}
+    weighted = [run for run in selected if weights_path(run, results_dir)]
+    return {run: sources.get(run.replicate) for run in weighted}, {run.id for run in selected}
 
 def keep_attacks(name: str, results_dir: str | Path = 'results') -> Path:
     "Write complete attacks into the experiment's table."
@@ -206,7 +206,7 @@ def attack(
 ):
     "Attack the selected runs from their stored weights. Ctrl-C stops; the same continues, but --again starts anew."
     e = chosen(experiment, settings, results_dir)
-    sources, selected = attackable(e, results_dir), {run.id for run in selected_runs(e, results_dir)}
+    sources, selected = attackable(e, results_dir)
     if not sources and not selected & {*gathered(e.name, results_dir).id}:
         raise UserError(f'no selected run of {experiment} has stored weights in {results_dir}: train it first')
     tidy(sources, results_dir)
@@ -219,8 +219,7 @@ def attack(
     stopping = todo and compute(experiment, todo, len(sources), jobs, results_dir, data_dir, execute).stopping
     out.print(f'stored in {keep_attacks(e.name, results_dir)}')
     if stopping: raise stopped(again)
-    attacked = {*gathered(e.name, results_dir).id}
-    if attacked & selected:
+    if selected & {*kept_attacks(e.name, results_dir).id}:
         show_attacks(e.name, settings or [], results_dir)
     if unattacked(images): raise typer.Exit(1)
 

@@ -99,7 +99,8 @@ def _by_rule(c: Compared) -> dict[str, dict[str, str]]:
 
 def _basis(claim: dict) -> list:
     "The measures that a verdict rests on, with n for attacks: another rule may select runs that nobody attacked."
-    return [(part['measure'], claim['n'] * part['measure'].startswith('smallest_')) for part in claim['parts']]
+    return [(part['measure'], claim['n'] if part['measure'].startswith('smallest_') else None)
+            for part in claim['parts']]
 
 # %% ../nbs/43_claims_report.ipynb #aeb5bea1
 def claims_markdown(report: dict) -> str:

@@ -278,8 +278,9 @@ def verify(
     results_dir: ResultsDir = RESULTS,
 ):
     "Compare every stored file of an experiment with the list of checksums in its folder."
-    if experiment not in stored_names(results_dir): raise UserError(
-        f'{experiment} has no results in {results_dir}: run "binenc sweep {experiment}" first, or give --results')
+    if experiment not in stored_names(results_dir):
+        raise UserError(f'{experiment} has no results in {results_dir}: run "binenc sweep {experiment}" first, '
+                        'or give --results')
     folder = experiment_folder(experiment, results_dir)
     runs = sorted({path.parent for name in ('metrics.json', SUMS) for path in folder.glob(f'runs/*/{name}')})
     problems = check_stored(folder, KEPT_FILES if accept else ())

@@ -251,7 +251,8 @@ def part_line(e: Experiment) -> str: # empty if it is all of it, or no preset
     left = [run for run in runs if run.id not in asked]
     replicates = sorted({run.replicate for run in left} - set(e.replicates))
     which = f': replicates {", ".join(map(str, replicates))}' if replicates else ''
-    return left and f'{e.name}: {len(left)} of the preset\'s {len(runs)} runs have not been planned yet{which}' or ''
+    if not left: return ''
+    return f'{e.name}: {len(left)} of the preset\'s {len(runs)} runs have not been planned yet{which}'
 
 def find_experiment(name: str) -> Experiment:
     "The preset of that name. Raises `UserError` listing those that there are."

@@ -128,6 +128,7 @@ def test_an_arm(repo):
     table = pd.read_csv(folder / 'tables' / 'table1_accuracy.csv')
     assert list(table.model.unique()) == ['BinEnc', 'BinEnc exp'] and (table.n == 2).all()
     measures = pd.read_csv(folder / 'tables' / 'measures.csv').set_index(['metric', 'model'])
+    assert list(measures.index.unique('model')) == ['BinEnc', 'BinEnc exp']
     assert measures.n['distance of peaks', 'BinEnc exp'] == measures.n['test accuracy', 'BinEnc exp'] == 2
     runs = pd.read_csv(folder / 'runs.csv').set_index(['model', 'replicate']).test_loss
     assert runs['bin_enc'][0] != runs['bin_enc_exp'][0]

@@ -61,7 +61,8 @@ def test_watching_while_the_scheduler_is_away(copy, command, monkeypatch, tmp_pa
 
 
 SIGNALLED = """
-import os, runpy, sys
+import os, runpy, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler) # ignored in what a script starts in the background
 number, module = int(sys.argv.pop(1)), sys.argv.pop(1)
 class Finder:
     def find_spec(name, *_):
