@@ -168,14 +168,31 @@ def _replicates(name: str, title: str, best: dict[str, float], but: str = '', **
 
 _FASHION = dict(dataset='fashion-mnist', width=16)
 _CIFAR = dict(dataset='folder:cifar10-jpeg', width=32)
+_ALL_IMAGES = _replicates(
+    'cifar10-jpeg-cpu', 'CIFAR-10 (JPEG)', {'bin_enc': 1e-3, 'lin_pen': 2e-3, 'nonlin_pen': 1e-3, 'no_pen': 2e-3},
+    **_CIFAR, but="; BinEnc's needs ten codes and a same-encoding fraction of 0.985")
 _LARGER = (
     _rates('fashion', 'Fashion-MNIST', (5e-4, 1e-3, 2e-3, 4e-3), **_FASHION),
     _replicates('fashion', 'Fashion-MNIST', {'bin_enc': 4e-3, 'lin_pen': 2e-3, 'nonlin_pen': 2e-3, 'no_pen': 4e-3},
                 **_FASHION),
     _rates('cifar10-jpeg-cpu', 'CIFAR-10 (JPEG)', (5e-4, 1e-3, 2e-3, 4e-3), **_CIFAR),
-    _replicates('cifar10-jpeg-cpu', 'CIFAR-10 (JPEG)',
-                {'bin_enc': 1e-3, 'lin_pen': 2e-3, 'nonlin_pen': 1e-3, 'no_pen': 2e-3}, **_CIFAR,
-                but="; BinEnc's needs ten codes and a same-encoding fraction of 0.985"),
+    _ALL_IMAGES,
+)
+
+# %% ../nbs/14_experiment.ipynb #d7e20b44
+def _changed(change: str, title: str, models: tuple[str, ...], **settings) -> Experiment:
+    "Three replicates of `cifar10-jpeg-cpu` with something else."
+    e = _ALL_IMAGES
+    return replace(e, name=f'{e.name}-{change}', title=f'{e.title}, {title}', models=models, replicates=(0, 1, 2),
+                   settings={**e.settings, **settings, 'store_latents': False})
+
+_ABLATION = (
+    _changed('nodes', '16 nodes', ('bin_enc', 'lin_pen'), nodes=16),
+    _changed('images', '5,000 images', ('bin_enc', 'no_pen'), train_images=5_000, epochs=200, lr_from=160,
+             log_every=100, gamma_factor=1.75**0.1),
+    _changed('gamma', 'gamma to 0.5', ('bin_enc',), gamma_max=0.5),
+    _changed('longer', '32 epochs', ('bin_enc',), epochs=32, lr_from=26, log_every=16),
+    _changed('plain', 'images as they are', ('bin_enc', 'no_pen'), augment=False),
 )
 
 # %% ../nbs/14_experiment.ipynb #47459c06
@@ -241,7 +258,7 @@ _FAMILY = (
         _SMALL, dataset='mnist-small', epochs=320, gamma_factor=1.0261, imbalance=30.),
         models=(*PAPER_ARMS, 'no_pen_compressed', 'no_pen_scl'), lrs=(5e-4, 1e-3, 2e-3), replicates=FIVE),
 )
-EXPERIMENTS = {e.name: e for e in (*_PAPER_AND_SMALLER, *_LARGER, *_FAMILY, *_LATER)}
+EXPERIMENTS = {e.name: e for e in (*_PAPER_AND_SMALLER, *_LARGER, *_ABLATION, *_FAMILY, *_LATER)}
 
 def part_line(e: Experiment) -> str: # empty if it is all of it, or no preset
     "How much of the preset of its name an experiment is."

@@ -39,9 +39,8 @@ def binenc():
     return call
 
 
-@pytest.fixture
-def command(monkeypatch):
-    """As `binenc`, but in this process, which spares the seconds in which a new one imports torch."""
+def caller(monkeypatch):
+    """As `call`, but in this process, which spares the seconds in which a new one imports torch."""
     from binenc.cli import main
 
     for name, value in environment().items():
@@ -61,9 +60,21 @@ def command(monkeypatch):
 
 
 @pytest.fixture
+def command(monkeypatch):
+    """As `binenc`, but in this process."""
+    return caller(monkeypatch)
+
+
+@pytest.fixture
 def draw_here(monkeypatch):
-    """`command` draws figures in this process: nine kernels take a quarter of a minute."""
+    """`command` draws figures in this process: thirteen kernels take half a minute."""
     monkeypatch.setattr('binenc.launch.execute_notebook', run_notebook_here)
+
+
+@pytest.fixture
+def tables_here(draw_here, monkeypatch):
+    """The same without writing pictures, which takes most of the time."""
+    monkeypatch.setattr('binenc.figures.save_figure', lambda *_: [])
 
 
 @pytest.fixture
@@ -97,7 +108,7 @@ def finished(tmp_path_factory):
 
 
 def compute(folder):
-    """Six runs of `tiny` in this process, which is quick, two by the command, which also draws the figures."""
+    """Six runs of `tiny` in this process, which is quick, two in kernels of the sweep; figures in this process."""
     from binenc.experiment import EXPERIMENTS, expand, parse_settings
     from binenc.training import train
 
@@ -105,10 +116,13 @@ def compute(folder):
     for run in expand(EXPERIMENTS['demo'].override(**parse_settings(f'{k}={v}' for k, v in EXPERIMENT.items()))):
         if run.replicate or run.model in ('lin_pen', 'nonlin_pen'):
             train(run, folder / 'results')
-    for words in ('sweep', 'demo', *settings(**EXPERIMENT)), ('figures', 'tiny'):
-        done = call(*words, cwd=folder)
-        assert done.returncode == 0, done.stdout + done.stderr
-        (folder / f'{words[0]}.txt').write_text(done.stdout)
+    with pytest.MonkeyPatch.context() as patch:
+        command = caller(patch)
+        for words in ('sweep', 'demo', *settings(**EXPERIMENT)), ('figures', 'tiny', '--jobs', 1):
+            done = command(*words, cwd=folder)
+            assert done.returncode == 0, done.stdout + done.stderr
+            (folder / f'{words[0]}.txt').write_text(done.stdout)
+            patch.setattr('binenc.launch.execute_notebook', run_notebook_here)
 
 
 # What takes longest comes first, so that processes side by side end at about the same time.

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 from binenc.run import Run
@@ -23,6 +24,15 @@ STORED = (
     'snapshots.npz',
     'weights.safetensors',
 )  # what a finished run leaves for figures
+FIGURES = [
+    'codes',
+    'figure1_binarity',
+    'figure2_histograms',
+    'figure3_encoding',
+    'figure4_within_class',
+    'figure5_accuracy',
+    'overview',
+]  # of an experiment without attacks
 
 
 def settings(**values):
@@ -92,7 +102,7 @@ def run_of(folder):
 
 # a process that is to be killed is forked from a server that has imported torch, which takes seconds
 _processes = multiprocessing.get_context('forkserver')
-_processes.set_forkserver_preload(['binenc.training', 'sklearn.datasets', 'torch._dynamo'])
+_processes.set_forkserver_preload(['binenc._warm', 'binenc.training', 'sklearn.datasets', 'torch._dynamo'])
 
 
 def in_process(function, *args):
@@ -166,6 +176,7 @@ def describe(run):
     return ' '.join(f'{name}={value}' for name, value in asdict(run).items() if value != default[name])
 
 
+@cache
 def definitions_of(name):
     """What the code of a notebook defines, executed as a module and not as the program."""
     from binenc.launch import notebook_path

@@ -258,7 +258,7 @@ def test_damaged_metrics(command, copy, content):
     assert others.items() <= contents(copy / 'results' / 'tiny' / 'runs').items()
 
 
-def test_damaged_metrics_in_figures(command, draw_here, copy):
+def test_damaged_metrics_in_figures(command, tables_here, copy):
     """Figures are drawn of the runs that are whole; the damaged one is named."""
     path = one_run(copy) / 'metrics.json'
     path.write_text('{')
@@ -406,13 +406,13 @@ def small_files():
     resource.setrlimit(resource.RLIMIT_FSIZE, (16384, 16384))
 
 
-def test_full_disk(binenc, tmp_path):
+def test_full_disk(binenc, command, tmp_path):
     """Says that there is no room; with room again the run continues to the same bytes."""
     run = Run(**TINY)
     done = binenc('run', *FAST, cwd=tmp_path, preexec_fn=small_files)
     refused(done, 'cannot write', 'make room')
     assert run_folder(run, tmp_path / 'results').metrics is None
-    assert binenc('run', *FAST, cwd=tmp_path).returncode == 0
+    assert command('run', *FAST, cwd=tmp_path).returncode == 0
     from binenc.training import train
 
     train(run, tmp_path / 'whole')

@@ -14,7 +14,7 @@ from PIL import Image
 from binenc.experiment import expand
 from binenc.files import check_stored
 from binenc.store import runs_with_weights, stored_experiment
-from helpers import BINENC, REPO, TINY, environment, settings
+from helpers import BINENC, FIGURES, REPO, TINY, environment, settings
 
 ONE = dict(experiment='lent', model='bin_enc', replicate='0,1', lr='1e-3', **TINY)
 TWO_RATES = ONE | {'lr': '1e-3,2e-3'}  # of which one is selected for each replicate
@@ -78,6 +78,15 @@ def test_from_training_to_the_table_at_home(lent):
     assert len(runs_with_weights(runs, lent / 'results')) == len(runs) == 4
     table = pd.read_csv(lent / 'results' / 'lent' / 'runs.csv')
     assert table.finished.all() and pd.read_csv(lent / 'results' / 'lent' / 'attacks.csv.gz').id.nunique() == 2
+
+
+def test_figures_are_drawn_there(lent):
+    """The script executes each notebook of figures in a kernel, and keeps what it executed."""
+    drawn = lent / 'borrowed' / 'results' / 'lent'
+    notebooks = {path.name for path in (REPO / 'nbs' / 'figures').glob('*.ipynb')}
+    assert notebooks <= {path.name for path in (drawn / 'notebooks').iterdir()}
+    for kind in 'pdf', 'png':
+        assert {'attacks', *FIGURES} == {path.stem for path in (drawn / 'figures').glob(f'*.{kind}')}
 
 
 def test_a_damaged_run_does_not_keep_the_others_there(lent, tmp_path):

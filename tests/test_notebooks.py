@@ -183,12 +183,12 @@ def processor_seconds(words, cwd):
 def test_quick_commands(words, tmp_path):
     """Planning and reporting import no torch and answer in under a second of the processor.
 
-    The best of three counts, because a busy machine slows it least.
+    One time in three is enough, because others may be slow on a busy machine.
     """
     code = [sys.executable, '-c', IS_TORCH_IMPORTED]
     done = subprocess.run([*code, *words], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.endswith('False\n')
-    assert min(processor_seconds(words, tmp_path) for _ in range(3)) < 1
+    assert any(processor_seconds(words, tmp_path) < 1 for _ in range(3))
 
 
 def imported(path):

@@ -54,6 +54,6 @@ def test_installed_wheel_trains_and_draws(built, tmp_path):
     assert where.startswith(str(site))
     small = ['--set', 'epochs=2', '--set', 'log_every=1', '--set', 'deepfool_images=5']
     python('-m', 'binenc', 'sweep', 'demo', '--set', 'model=bin_enc', '--set', 'lr=1e-3', '--set', 'replicate=0',
-           '--set', 'experiment=mine', *small, cwd=tmp_path, **path)
+           '--set', 'experiment=mine', '--jobs', '1', *small, cwd=tmp_path, **path)
     assert (tmp_path / 'results/mine/experiment.json').exists()
     assert 'finished' in python('-m', 'binenc', 'status', 'mine', cwd=tmp_path, **path)

@@ -1,13 +1,11 @@
 """The protocols of the later versions: planned, submitted without sending anything, and trained for a few epochs."""
 
-import subprocess
-
 import pytest
 
 from binenc.experiment import EXPERIMENTS, expand
 from binenc.store import run_folder
 from binenc.training import train
-from helpers import BINENC, REPO, environment
+from helpers import REPO
 
 PROTOCOLS = [name for name in EXPERIMENTS if name.rpartition('-')[2] in ('rebuttal', 'iclr', 'lpc')]
 SMALL = dict(dataset='digits', train_images=100, epochs=2, log_every=2, precision='fp32', deepfool_images=0)
@@ -19,10 +17,9 @@ def test_all_protocols_are_here():
 
 
 @pytest.mark.parametrize('name', PROTOCOLS)
-def test_protocol_is_planned_and_submitted(name, tmp_path):
+def test_protocol_is_planned_and_submitted(name, command, tmp_path):
     """Every run of the grid is in the arrays that would be sent."""
-    words = BINENC, 'submit', name, '--dry-run', '--results', tmp_path / 'results'
-    done = subprocess.run(words, cwd=REPO, env=environment(), capture_output=True, text=True)
+    done = command('submit', name, '--dry-run', '--results', tmp_path / 'results', cwd=REPO)
     assert done.returncode == 0, done.stderr
     assert f'--array=0-{len(expand(name)) - 1} ' in done.stdout
 

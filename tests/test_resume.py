@@ -262,7 +262,7 @@ def test_time_goes_on(interrupted, tiny):
     assert read_json(folder / 'progress.json')['seconds']['training'] > before
 
 
-def test_command_stopped_in_every_way(binenc, tmp_path):
+def test_command_stopped_in_every_way(command, tmp_path):
     """`binenc run` ended by SIGTERM, then Ctrl-C, then SIGKILL, then left alone: the bytes of a training in one
     piece."""
     run = Run(**{**TINY, 'epochs': 40, 'log_every': 1})
@@ -281,7 +281,7 @@ def test_command_stopped_in_every_way(binenc, tmp_path):
         wait_for(lambda: not folder.owner, 15, 'the end of the kernel')
         epochs.append(read_json(folder / 'progress.json')['epoch'])
     assert epochs == sorted(set(epochs)) and epochs[-1] < run.epochs, 'every attempt got further, none to the end'
-    done = binenc(*words, cwd=tmp_path)
+    done = command(*words, cwd=tmp_path)
     assert done.returncode == 0 and 'continues after epoch' in done.stdout, done.stdout + done.stderr
     train(run, tmp_path / 'whole')
     assert stored(run, tmp_path / 'results') == stored(run, tmp_path / 'whole')
