@@ -9,7 +9,6 @@ __all__ = ['FEW', 'ATTACKS', 'SOURCE', 'TABLE', 'ROW', 'Kind', 'weights_digest',
 
 # %% ../nbs/25_attack_rows.ipynb #359bdf14
 from dataclasses import dataclass
-
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,8 +116,6 @@ def gathered(name: str, results_dir: str | Path = 'results') -> 'pd.DataFrame': 
     rows = united([*own, kept[now.isna() | (now == kept.weights.astype(str))]]) # none on earlier weights
     place = {run_id: i for i, run_id in enumerate(dict.fromkeys([*kept.id, *rows.id]))} # runs stay in their order
     return rows.sort_values('id', key=lambda ids: ids.map(place), kind='stable', ignore_index=True)
-
-
 
 def attack_files(name: str, results_dir: str | Path = 'results', *others: 'pd.DataFrame') -> dict[str, bytes]:
     "The experiment's table as it should be, with the rows of other tables; nothing if there is nothing new."

@@ -181,7 +181,7 @@ _LARGER = (
 
 # %% ../nbs/14_experiment.ipynb #d7e20b44
 def _changed(change: str, title: str, models: tuple[str, ...], **settings) -> Experiment:
-    "Three replicates of `cifar10-jpeg-cpu` with something else."
+    "Three replicates of some models of `cifar10-jpeg-cpu`, with other settings."
     e = _ALL_IMAGES
     return replace(e, name=f'{e.name}-{change}', title=f'{e.title}, {title}', models=models, replicates=(0, 1, 2),
                    settings={**e.settings, **settings, 'store_latents': False})
