@@ -125,22 +125,55 @@ def module_problems(path):
         yield f'{size} lines, more than {MODULE_LINES}: split the chapter'
 
 
+FROM_EVERYWHERE = {'errors'}        # a later chapter that earlier ones may import
+
+
+def chapters():
+    """Module -> its chapter's file name, in the order of the chapters."""
+    named = ((path.name, re.search(r'#\| default_exp (\w+)', path.read_text(encoding='utf-8')))
+             for path in sorted(REPO.glob('nbs/[0-9]*.ipynb')))
+    return {found[1]: name for name, found in named if found}
+
+
+def imported(tree):
+    """(line, module) of every import from the library, but for those that only a type checker makes."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and getattr(node.test, 'id', '') == 'TYPE_CHECKING':
+            continue
+        if isinstance(node, ast.ImportFrom) and (node.level or node.module.split('.')[0] == 'binenc'):
+            module = (node.module or 'binenc').removeprefix('binenc').lstrip('.')
+            yield from ((node.lineno, module or alias.name) for alias in node.names)
+        yield from imported(node)
+
+
+def order_problems(module, code, order):
+    """(line, message) for each import of a later chapter: a reader knows what came before."""
+    places = list(order)
+    for line, other in imported(ast.parse(code)):
+        if other in order and other not in FROM_EVERYWHERE and places.index(other) > places.index(module):
+            yield line, f'{order[module]} imports from {order[other]}, a later chapter'
+
+
 # Everything
 
 def library_problems():
-    """(place, message) for the sizes of the library."""
+    """(file, line, message) for the sizes of the library, and for the order of its chapters."""
     modules = sorted(REPO.glob('binenc/[!_]*.py'))
     sizes = [size for path in modules for size in functions(path)]
     yield from ((REPO / 'binenc', '', message) for message in function_problems(sizes))
     yield from ((path, '', message) for path in modules for message in module_problems(path))
+    order = chapters()
+    for path in (path for path in modules if path.stem in order):
+        code = path.read_text(encoding='utf-8')
+        yield from ((path, line, message) for line, message in order_problems(path.stem, code, order))
 
 
 def script_problems():
-    """(file, line, message) for Python files (ruff checks their columns), shell scripts and the Makefile."""
+    """(file, line, message) for Python files (ruff checks their columns), scripts and settings."""
     for path in sorted([*REPO.glob('*.py'), *REPO.glob('.ci/*.py'), *REPO.glob('tests/**/*.py')]):
         yield from ((path, line, message) for line, message in bodies_on_the_line(path.read_text(encoding='utf-8')))
-    shell = [REPO / 'Makefile', REPO / '.ci' / 'run', REPO / '.ci' / 'execute_notebooks', *sorted(REPO.glob('slurm/*'))]
-    for path in shell:
+    others = ('Makefile', 'settings.ini', 'CITATION.cff', 'pyproject.toml', '.ci/run', '.ci/execute_notebooks')
+    for path in [*(REPO / name for name in others), *sorted(REPO.glob('slurm/*'))]:
         yield from ((path, line, message) for line, message in long_lines(path.read_text(encoding='utf-8')))
 
 

@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .attack_rows import ATTACKS, FEW, ROW, TABLE, stored_rows, wanted_attacks, weights_digest
+from .attack_rows import ATTACKS, FEW_IMAGES, ROW, TABLE, stored_rows, wanted_attacks, weights_digest
 from .attacks import (
     adaptive, each, fmn, generators, hop_skip_jump, length, line_search, logits_of, nearest_others, noise, transfer)
 from .evaluation import attacked_images, attacked_order, evaluate
@@ -117,7 +117,7 @@ def new_rows(target: Target, name: str, places: Tensor, source: Callable | None,
 def todo_places(target: Target, name: str, rows: pd.DataFrame) -> list[Tensor]:
     "The places of the images that an attack has still to be made on, in batches."
     number, done = ATTACKS[name].images or len(target.images), set(rows[rows.attack == name].image)
-    batches = torch.arange(len(target.images))[:number].split(FEW)
+    batches = torch.arange(len(target.images))[:number].split(FEW_IMAGES)
     left = [places[[int(i) not in done for i in target.images[places]]] for places in batches]
     return [places for places in left if len(places)]
 

@@ -204,13 +204,9 @@ def attack(
     results_dir: ResultsDir = RESULTS,
     data_dir: DataDir = DATA,
 ):
-    "Attack the selected runs from their stored weights. Ctrl-C stops; the same continues, but --again starts anew."
+    "Attack the selected runs from their stored weights. Ctrl-C stops; the same command without --again continues."
     e = chosen(experiment, settings, results_dir)
-    sources, selected = attackable(e, results_dir)
-    if not sources and not selected & {*gathered(e.name, results_dir).id}:
-        raise UserError(f'no selected run of {experiment} has stored weights in {results_dir}: train it first')
-    tidy(sources, results_dir)
-    out.print(f'{len(sources)} of {len(selected)} selected runs have stored weights')
+    sources, selected = _to_attack(e, results_dir)
     unattacked = partial(_unattacked, sources, results_dir)
     if sources and (again or unattacked(images)):
         images = min(images, _test_images(next(iter(sources)), data_dir))
@@ -222,6 +218,14 @@ def attack(
     if selected & {*kept_attacks(e.name, results_dir).id}:
         show_attacks(e.name, settings or [], results_dir)
     if unattacked(images): raise typer.Exit(1)
+
+def _to_attack(e: Experiment, results_dir: Path) -> tuple[dict[Run, Run | None], set[str]]: # as `attackable`
+    sources, selected = attackable(e, results_dir)
+    if not sources and not selected & {*gathered(e.name, results_dir).id}:
+        raise UserError(f'no selected run of {e.name} has stored weights in {results_dir}: train it first')
+    tidy(sources, results_dir)
+    out.print(f'{len(sources)} of {len(selected)} selected runs have stored weights')
+    return sources, selected
 
 def _unattacked(sources: dict[Run, Run | None], results_dir: Path, images: int) -> list[Run]:
     return [run for run, source in sources.items() if not is_attacked(run, images, source, results_dir)]

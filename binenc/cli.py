@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['version', 'options', 'data', 'plan', 'plan_lines', 'run', 'elsewhere', 'one_run', 'sweep', 'sweep_all',
-           'check_can_train', 'any_unfinished', 'measure', 'difference_line', 'status', 'show_status',
-           'list_experiments', 'merge', 'verify', 'figures', 'main']
+           'check_can_train', 'any_unfinished', 'measure', 'say_measured', 'status', 'show_status', 'list_experiments',
+           'merge', 'verify', 'figures', 'main']
 
 # %% ../nbs/48_cli.ipynb #fd6af702
 import sys
@@ -194,7 +194,7 @@ def measure(
     results_dir: ResultsDir = RESULTS,
     data_dir: DataDir = DATA,
 ):
-    "Compute measures of finished runs from stored weights. Ctrl-C stops; the same continues, but --again starts anew."
+    "Compute measures of finished runs from stored weights. Ctrl-C stops; the same command without --again continues."
     from functools import partial
     from binenc.launch import execute_measures
     from binenc.measures import wanted_measures
@@ -207,20 +207,17 @@ def measure(
     if not todo: return out.print('all of them are measured; --again repeats it')
     before = {run: stored_numbers(run, results_dir) for run in todo}
     execute = partial(execute_measures, only=only or [])
-    done = compute(experiment, todo, len(weighted), jobs, results_dir, data_dir, execute)
+    say_measured(compute(experiment, todo, len(weighted), jobs, results_dir, data_dir, execute), before, again,
+                 results_dir)
+
+def say_measured(done, before: dict[Run, dict[str, float]], again: bool, results_dir: Path) -> None:
+    "How far an ended `Sweep` is from the numbers `before`. Exits with 1 unless every run was measured."
+    from binenc.measuring import difference_line
     if done.stopping: raise stopped(again)
     measured = {run: before[run] for run, (state, _) in done.outcome.items() if state == 'finished'}
     if measured:
         out.print(difference_line(measured, results_dir))
-    if len(measured) < len(todo): raise typer.Exit(1)
-
-def difference_line(before: dict[Run, dict[str, float]], results_dir: Path) -> str:
-    "How far the new numbers are from those that were stored."
-    from binenc.measures import largest_difference
-    pairs = ((run, largest_difference(old, run_folder(run, results_dir).metrics or {})) for run, old in before.items())
-    run, (difference, column) = max(pairs, key=lambda pair: pair[1][0])
-    where = f' ({column} of {run.id})' if column else ''
-    return f'largest relative difference from the stored numbers: {difference:.2g}{where}'
+    if len(measured) < len(before): raise typer.Exit(1)
 
 # %% ../nbs/48_cli.ipynb #75e1a3c2
 @app.command()

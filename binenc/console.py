@@ -49,12 +49,12 @@ def chosen(name: str, settings: list[str] | None, results_dir: Path) -> Experime
     return resolve_experiment(name, results_dir, **parse_settings(settings or []))
 
 def planned_anew(name: str, settings: list[str] | None, results_dir: Path) -> Experiment:
-    "The same; a preset is all of the preset, also where a part of it was run before. Raises `UserError`."
+    "The same, but the whole preset even where only a part of it was run before. Raises `UserError`."
     stored = chosen(name, settings, results_dir) # refuses a name that is unknown or taken
     return EXPERIMENTS[name].override(**parse_settings(settings or [])) if name in EXPERIMENTS else stored
 
 def to_compute(name: str, settings: list[str] | None, results_dir: Path) -> Experiment:
-    "The same, refused if its results would be mixed with others, or if nothing could be selected from them."
+    "As `planned_anew`; refused if its results would be mixed with others, or if nothing could be selected from them."
     e = planned_anew(name, settings, results_dir)
     if e.selection == 'val' and not e.settings.get('val_fraction'):
         raise UserError(f'{e.name} selects by validation accuracy, but val_fraction=0 holds out no images: '

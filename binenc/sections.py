@@ -56,8 +56,9 @@ def _settings(values: dict) -> str:
 # %% ../nbs/47_sections.ipynb #46d3c2d8
 FIGURES = {
     'overview': 'The effect in one picture: values of a node, the code of each class, and both over the epochs',
-    'codes': 'The code of each class, and the share of its training images that are exactly on it',
-    'figure1_binarity': 'Figure 1: two-Gaussian fits to the nodes. Two narrow peaks far apart are two values',
+    'codes': 'The code of each class in the model named, and the share of its training images that are exactly on it',
+    'figure1_binarity': 'Figure 1: two-Gaussian fits to linear nodes, for the models that have them. Two narrow peaks '
+                        'far apart are two values',
     'figure2_histograms': 'Figure 2: values of one node over the training images, and the fitted two Gaussians',
     'figure3_encoding': 'Figure 3: share of a class on the same side of zero; 1 means one code for each class',
     'figure4_within_class': 'Figure 4: scatter within classes. Compressed layers have a logarithmic axis',
@@ -125,7 +126,8 @@ def animation_section(results: StoredResults) -> str:
     try:
         courses = stored_courses(results, e.name)
     except UserError as error: return paragraph(f'{error}.')
-    if courses: return player(courses)
+    shown = f'{len(courses)} of {len(results.arms_of(e.name))} models are shown.'
+    if courses: return paragraph(shown) + player(courses)
     return paragraph(f'No snapshots are stored here: they are kept by "binenc sweep {e.name}" and "binenc figures '
                      f'{e.name}" on the machine that trains.')
 

@@ -278,7 +278,7 @@ def device_name(device: torch.device) -> str:
     return f'cpu {torch.backends.cpu.get_cpu_capability()} {cpu_maker()}'
 
 def note_few_vertices(training: Training, num_classes: int) -> None:
-    "Say it where a compressed layer has fewer vertices than there are classes."
+    "Warn where a compressed layer has fewer vertices than there are classes."
     nodes = training.classifier.head.output.in_features
     if ARMS[training.run.model].compresses and 2**nodes < num_classes:
         print(f'note: {nodes} nodes have {2**nodes} vertices, fewer than the {num_classes} classes', flush=True)

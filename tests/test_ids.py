@@ -30,6 +30,11 @@ def test_ids_never_change(name):
     assert [runs[0].id, runs[-1].id] == RELEASED['ids'][name]
 
 
+def test_every_preset_is_released():
+    """A preset that is added is added to golden/runs.json too, or it could be changed unseen."""
+    assert set(RELEASED['ids']) == set(EXPERIMENTS)
+
+
 def test_two_runs_never_share_an_id():
     """All runs of all presets, and runs that differ in one field."""
     every = {settings_text(run): run.id for run in chain.from_iterable(map(expand, EXPERIMENTS))}

@@ -87,3 +87,13 @@ def test_modules(tmp_path):
     assert not list(lint.module_problems(path))
     path.write_text('x = 1\n' * 301)
     assert len(list(lint.module_problems(path))) == 1
+
+
+def test_order():
+    """An import of a later chapter is reported, also within a function, but not of errors or for a type checker."""
+    order = {'head': '00_head.ipynb', 'run': '13_run.ipynb', 'errors': '08_errors.ipynb', 'store': '22_store.ipynb'}
+    good = 'from .head import z\nfrom .errors import E\nif TYPE_CHECKING:\n    from binenc.store import place\n'
+    bad = 'from .store import place\ndef f():\n    from binenc import store\n'
+    assert not list(lint.order_problems('run', good, order))
+    assert [line for line, _ in lint.order_problems('run', bad, order)] == [1, 3]
+    assert len(lint.chapters()) > 40

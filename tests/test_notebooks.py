@@ -14,6 +14,8 @@ from pathlib import Path
 
 import papermill
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import lint
 from binenc.errors import UserError
@@ -100,7 +102,7 @@ def test_unknown_parameter_is_refused(tmp_path):
 # these are about files and commands
 WITHOUT_PICTURE = {f'{name}.ipynb' for name in (
     '08_errors', '11_measures', '19_files', '20_locks', '21_process', '22_store', '23_checkpoints', '25_attack_rows',
-    '26_merging', '30_published', '36_launch',
+    '27_merging', '30_published', '36_launch',
     '37_scheduler', '38_submission', '39_slurm', '40_status', '41_console', '42_cluster', '46_report', '48_cli')}
 
 
@@ -204,12 +206,22 @@ def test_library_imports_what_it_requires():
     modules = {path.name: imported(path) for path in REPO.glob('binenc/*.py')}
     assert not {name: packages & DEVELOPMENT for name, packages in modules.items() if packages & DEVELOPMENT}
     called = {'scikit-learn': 'sklearn'}
-    required = {called.get(name, name) for name in re.findall(r'(?:^| )([\w-]+)', SETTINGS['DEFAULT']['requirements'])}
+    required = {called.get(name, name) for name in re.findall(r'(?:^|\s)([\w-]+)', SETTINGS['DEFAULT']['requirements'])}
     comes_with = {'PIL': 'torchvision', 'traitlets': 'nbclient', 'IPython': 'ipykernel', 'jupyter_client': 'nbclient'}
     comes_with |= {'mlxtend': 'torchvision'} # an extra
     for name, packages in modules.items():
         others = {comes_with.get(package, package) for package in packages} - set(sys.stdlib_module_names) - {'binenc'}
         assert others <= required, f'{name} imports {others - required}'
+
+
+def test_the_lock_has_what_is_required():
+    """After a change of requirements in settings.ini: make lock."""
+    lock = dict(re.findall(r'^([\w.-]+)==([\w.+-]+)', (REPO / 'requirements.lock').read_text(), re.M))
+    named = [text for name, text in SETTINGS['DEFAULT'].items() if name.endswith('requirements')]
+    required = [Requirement(word) for text in named for word in text.split()]
+    assert len(required) > 20
+    for package in required:
+        assert package.specifier.contains(lock[canonicalize_name(package.name)]), package
 
 
 def test_export_is_up_to_date(tmp_path):
