@@ -51,8 +51,8 @@ lint: $(VENV)/.binenc ## the rules of style, in notebooks too
 outputs: $(VENV)/.binenc ## execute the chapters and compare what they print with what is committed
 	$(BIN)/python .ci/check_outputs.py
 
-extended: $(VENV)/.binenc ## the chapters' tests with the README's four extensions applied at once
-	BINENC_EXTENDED=1 $(BIN)/python -m pytest -q tests/test_extend.py -k chapters
+extended: $(VENV)/.binenc ## nbdev_test and pytest with the README's four extensions applied at once
+	BINENC_EXTENDED=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/test_extend.py -k all_of_them
 
 bench: $(VENV)/.binenc ## ours against plain baselines, row by row
 	$(BIN)/python .ci/bench.py $(RESULTS) $(ROUNDS)

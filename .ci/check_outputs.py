@@ -16,7 +16,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 REPO = Path(__file__).parents[1]
-CHAPTERS = sorted(REPO.glob('nbs/[0-9][0-9]_*.ipynb'))
+CHAPTERS = [*sorted(REPO.glob('nbs/[0-9][0-9]_*.ipynb')), REPO / 'nbs' / 'ablation.ipynb']
 LINES_SHOWN = 12
 
 

@@ -18,9 +18,8 @@ import typer
 
 from . import ( # noqa: F401 - their commands belong to the same program
     attacking, claims_report, cluster, report as _report)
-from binenc.console import (
-    DATA, RESULTS, DataDir, Jobs, Name, ResultsDir, Settings, app, chosen, compute, draw, out, planned_anew, stopped,
-    to_compute)
+from .console import (
+    DATA, RESULTS, DataDir, Jobs, Name, ResultsDir, Settings, app, chosen, compute, draw, out, stopped, to_compute)
 from .errors import UserError, reason
 from .experiment import AXES, EXPERIMENTS, Experiment, expand, parse_settings, planned
 from .files import SUMS, check_stored
@@ -53,7 +52,7 @@ def data(
     "Fetch or find a data set and say where it is."
     from binenc.datasets import DATASETS, dataset_info
     if name not in DATASETS and name in {*EXPERIMENTS, *stored_names(results_dir)}:
-        name = expand(planned_anew(name, [], results_dir))[0].dataset
+        name = expand(chosen(name, [], results_dir, whole=True))[0].dataset
     for split in 'train', 'test':
         images = dataset_info(name).load(data_dir, split)
         n, c, h, w = images.images.shape
@@ -69,7 +68,7 @@ def plan(
     ids: Annotated[bool, typer.Option('--ids', help='print every run id')] = False,
 ):
     "Show the runs of an experiment without starting any."
-    e = planned_anew(experiment, settings, results_dir)
+    e = chosen(experiment, settings, results_dir, whole=True)
     runs = expand(e)
     for line in [run.id for run in runs] if ids else plan_lines(e, runs):
         print(line)
@@ -123,7 +122,7 @@ def elsewhere(run: Run) -> str:
 
 def one_run(experiment: str | None, settings: list[str] | None, results_dir: Path) -> Run:
     "The first run of an experiment, or one with the defaults of `Run`. Raises `UserError`."
-    if experiment: return expand(planned_anew(experiment, settings, results_dir))[0]
+    if experiment: return expand(chosen(experiment, settings, results_dir, whole=True))[0]
     values = parse_settings(settings or [])
     values = {name: value[0] if isinstance(value, list) else value for name, value in values.items()}
     if 'selection' in values: raise UserError('selection chooses among the runs of an experiment: name one')

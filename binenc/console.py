@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['app', 'out', 'Name', 'Settings', 'ResultsDir', 'DataDir', 'Jobs', 'RESULTS', 'DATA', 'LOG_SECONDS', 'chosen',
-           'planned_anew', 'to_compute', 'stopped', 'compute', 'jobs_here', 'Bar', 'draw', 'show_tables']
+           'to_compute', 'stopped', 'compute', 'jobs_here', 'Bar', 'draw', 'show_tables']
 
 # %% ../nbs/41_console.ipynb #147e4604
 import re
@@ -44,18 +44,13 @@ Jobs = Annotated[int | None, typer.Option(
     '--jobs', '-j', min=1, help='runs side by side; by default as many as there are cores, on a GPU one')]
 RESULTS, DATA = Path('results'), Path('datasets')
 
-def chosen(name: str, settings: list[str] | None, results_dir: Path) -> Experiment:
-    "The experiment of that name with settings. Raises `UserError`."
-    return resolve_experiment(name, results_dir, **parse_settings(settings or []))
-
-def planned_anew(name: str, settings: list[str] | None, results_dir: Path) -> Experiment:
-    "The same, but the whole preset even where only a part of it was run before. Raises `UserError`."
-    stored = chosen(name, settings, results_dir) # refuses a name that is unknown or taken
-    return EXPERIMENTS[name].override(**parse_settings(settings or [])) if name in EXPERIMENTS else stored
+def chosen(name: str, settings: list[str] | None, results_dir: Path, whole: bool = False) -> Experiment:
+    "See `resolve_experiment`; with settings as they are typed. Raises `UserError`."
+    return resolve_experiment(name, results_dir, whole, **parse_settings(settings or []))
 
 def to_compute(name: str, settings: list[str] | None, results_dir: Path) -> Experiment:
-    "As `planned_anew`; refused if its results would be mixed with others, or if nothing could be selected from them."
-    e = planned_anew(name, settings, results_dir)
+    "What is to be run; refused if its results would be mixed with others, or if nothing could be selected from them."
+    e = chosen(name, settings, results_dir, whole=True)
     if e.selection == 'val' and not e.settings.get('val_fraction'):
         raise UserError(f'{e.name} selects by validation accuracy, but val_fraction=0 holds out no images: '
                         'add --set val_fraction=0.1, or --set selection=train or selection=test')

@@ -126,7 +126,7 @@ def animation_section(results: StoredResults) -> str:
     try:
         courses = stored_courses(results, e.name)
     except UserError as error: return paragraph(f'{error}.')
-    shown = f'{len(courses)} of {len(results.arms_of(e.name))} models are shown.'
+    shown = f'Shown: {len(courses)} of {len(results.arms_of(e.name))} models.'
     if courses: return paragraph(shown) + player(courses)
     return paragraph(f'No snapshots are stored here: they are kept by "binenc sweep {e.name}" and "binenc figures '
                      f'{e.name}" on the machine that trains.')

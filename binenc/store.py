@@ -202,10 +202,12 @@ def stored_names(results_dir: str | Path = 'results') -> list[str]:
 def resolve_experiment(
     name: str, # of a preset, or of an experiment that was run
     results_dir: str | Path = 'results',
+    whole: bool = False, # a preset as a whole, also where only a part of it was run
     **settings, # replace its own, see `Experiment.override`
 ) -> Experiment:
     "The experiment that a person means. Raises `UserError` for an unknown name or setting."
-    experiment = stored_experiment(name, results_dir) or EXPERIMENTS.get(name)
+    stored, preset = stored_experiment(name, results_dir), EXPERIMENTS.get(name)
+    experiment = preset if whole and preset else stored or preset
     if experiment is None: raise unknown('experiment', name, dict.fromkeys([*EXPERIMENTS, *stored_names(results_dir)]))
     new = settings.get('experiment', name)
     if new != name and (new in EXPERIMENTS or new in RESERVED):

@@ -9,6 +9,7 @@ from binenc.files import read_json
 from binenc.store import stored_experiment
 from binenc.summaries import in_print
 from helpers import REPO, definitions_of
+from lint import source
 from readme import render
 
 RESULTS = REPO / 'results'
@@ -37,6 +38,11 @@ METRICS = {
 LABELS = {'BinEnc': 'bin_enc', 'LinPen': 'lin_pen', 'NonlinPen': 'nonlin_pen', 'NoPen': 'no_pen'}
 SELECTED = pd.concat(pd.read_csv(RESULTS / name / 'selected.csv') for name in EXPERIMENTS)
 TITLES = {name: stored_experiment(name, RESULTS).title for name in EXPERIMENTS}
+
+
+def read_cells(notebook):
+    """The cells of a notebook in nbs/."""
+    return read_json(REPO / 'nbs' / notebook)['cells']
 
 
 def cells(line):
@@ -145,6 +151,25 @@ def test_what_is_said_of_cifar_is_stored():
     for number in (*mean.test_accuracy.drop('nonlin_pen'), *mean.mahalanobis_auroc[['bin_enc', 'no_pen']]):
         assert f'{number:.3f}' in section
     assert all(f'{number:.4f}' in section for number in smallest[['BinEnc', 'NoPen']])
+
+
+def test_what_is_said_of_one_change_at_a_time_is_stored():
+    """On CIFAR-10 (JPEG) four nodes cost accuracy, with the loss and without; 16 do not, but detect fewer errors."""
+    base, wide = (pd.read_csv(RESULTS / f'cifar10-jpeg-cpu{change}' / 'selected.csv').query('replicate < 3')
+                  for change in ('', '-nodes'))
+    assert (wide.nodes == 16).all() and (wide.groupby('model').replicate.nunique() == 3).all()
+    four, sixteen = (runs.groupby('model')[list(METRICS.values())].mean() for runs in (base, wide))
+    section = README.partition('CIFAR-10 (JPEG)**')[2]
+    page = next(text for text in map(source, read_cells('ablation.ipynb')) if text.startswith('## What it says'))
+    auroc, fraction = 'mahalanobis_auroc', 'train_same_encoding_fraction'
+    for number in (*sixteen.test_accuracy, sixteen[auroc]['bin_enc']):
+        assert f'{number:.3f}' in section and f'{number:.3f}' in page
+    for number in (four.test_accuracy['no_pen'], four[auroc]['bin_enc'], sixteen[auroc]['lin_pen'],
+                   four[fraction]['bin_enc'], sixteen[fraction]['bin_enc']):
+        assert f'{number:.3f}' in page
+    for arm in 'bin_enc', 'lin_pen':
+        lost = four.test_accuracy['no_pen'] - pd.Series([four.test_accuracy[arm], sixteen.test_accuracy[arm]])
+        assert 0.015 < lost[0] < 0.025 and 0 < lost[1] < 0.005
 
 
 def test_bench_is_the_stored_one():
