@@ -166,6 +166,7 @@ def test_a_schedule_and_a_field(repo):
     assert tables(REPO).items() <= tables(repo).items() # drawn again
 
 
+AUTHOR = '-c', 'user.name=tests', '-c', 'user.email=tests@localhost'
 # These start many processes, or SLURM, or the copy of a copy.
 NOT_THERE = 'tests/test_slurm*.py', 'tests/test_extend.py', 'tests/test_borrowed.py', 'tests/test_torture.py'
 
@@ -178,6 +179,8 @@ def test_the_tests_pass_with_all_of_them(repo):
     run(repo, BINENC.with_name('nbdev_export'))
     for script in 'parameters', 'readme': # the rest of `make prepare`
         run(repo, sys.executable, f'.ci/{script}.py')
+    for words in ('init', '-q'), ('add', '-A'), (*AUTHOR, 'commit', '-qm', 'extended'): # tests ask git what is kept
+        run(repo, 'git', *words)
     run(repo, BINENC.with_name('nbdev_test'), '--path', 'nbs', '--n_workers', '2')
     left_out = [word for name in NOT_THERE for word in ('--ignore-glob', name)]
     run(repo, sys.executable, '-m', 'pytest', '-q', '-n', '2', '--dist', 'loadscope', *left_out)
