@@ -8,12 +8,15 @@ import difflib
 import os
 import re
 import sys
+import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+
+from binenc.kernels import short_folder, sockets_in
 
 REPO = Path(__file__).parents[1]
 CHAPTERS = [*sorted(REPO.glob('nbs/[0-9][0-9]_*.ipynb')), REPO / 'nbs' / 'ablation.ipynb']
@@ -46,7 +49,9 @@ def executed(path):
     os.environ.update(OMP_NUM_THREADS='1', JUPYTER_PREFER_ENV_PATH='1')
     resources = {'metadata': {'path': str(path.parent)}}
     options = {'timeout': 900, 'kernel_name': 'python3', 'extra_arguments': ['--log-level=ERROR']}
-    return NotebookClient(nbformat.read(path, 4), resources=resources, **options).execute()
+    with tempfile.TemporaryDirectory(dir=short_folder()) as folder: # ports of kernels that start together can collide
+        client = NotebookClient(nbformat.read(path, 4), resources=resources, config=sockets_in(folder), **options)
+        return client.execute()
 
 
 def short_diff(committed, now):
