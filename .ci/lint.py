@@ -16,7 +16,7 @@ COLUMNS = 120
 CELL_LINES = 60
 MODULE_LINES = 300
 BODY_MEDIAN, BODY_90TH = 4, 11
-MAY_FOLLOW_A_COLON = ast.Return | ast.Raise | ast.Continue | ast.Pass
+MAY_FOLLOW_A_COLON = ast.Return | ast.Raise
 
 
 def long_lines(text):
@@ -37,7 +37,7 @@ def bodies_on_the_line(code):
     for node in sorted(statements, key=lambda node: node.lineno):
         before = lines[node.lineno - 1][:node.col_offset]
         if before.rstrip().endswith(b':') and not isinstance(node, MAY_FOLLOW_A_COLON):
-            yield node.lineno, 'after a colon, only return, raise, continue or pass: put the body on a line of its own'
+            yield node.lineno, 'after a colon, only return or raise: put the body on a line of its own'
 
 
 def python_code(cell_source):

@@ -157,7 +157,8 @@ class Damages:
         training.train_epoch = stopping
         try:
             training.train(run)
-        except training.Stopped: pass
+        except training.Stopped:
+            pass
         (folder / 'failed.json').write_text('{"reason": "an earlier attempt", "notebook": "train-1.ipynb"}\n')
         (folder / 'lock').write_text('{"host": "gone", "pid": 1, "start": "1", "job": null, "restart": null}')
         os.utime(folder / 'lock', (0, 0))

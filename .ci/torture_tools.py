@@ -98,7 +98,8 @@ def notebook_here(name, output, parameters, say=None):
             train(Run(**{f.name: parameters[f.name] for f in fields(Run)}), *places)
         else:
             measure_run(_run_of(parameters), parameters['only'], *places)
-    except Stopped: pass
+    except Stopped:
+        pass
     except UserError as error: raise _Failed(str(error)) from None
 
 

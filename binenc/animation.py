@@ -105,7 +105,8 @@ def stored_courses(
     for arm in results.arms_of(experiment, ('bin_enc', 'lin_pen')) or results.arms_of(experiment)[:2]:
         if (folder / f'{arm}.npz').exists():
             arrays = read_arrays(folder / f'{arm}.npz')
-            if not results.shows(experiment, arrays): continue
+            if not results.shows(experiment, arrays):
+                continue
             found.append(course(arm, arrays, _gamma(results, experiment, arm, arrays['epochs']), images))
     return found
 

@@ -228,7 +228,8 @@ class DeviceLoader:
         generator = epoch_generator(self.seed, epoch, self.images.device)
         order = torch.randperm(len(self), generator=generator, device=self.images.device)
         for index in order.split(self.batch_size):
-            if len(index) == 1 < min(len(self), self.batch_size): continue
+            if len(index) == 1 < min(len(self), self.batch_size):
+                continue
             images = self.images.index_select(0, index) # 20 times faster than [index]
             yield self.augmented(images, generator), self.labels.index_select(0, index)
 

@@ -155,7 +155,8 @@ def find_folder(
 ) -> Path:
     "The image folder `path`, from here or from the data sets' folder. Raises `UserError` if it is not there."
     for folder in (Path(os.path.expanduser(path)), Path(root) / path):
-        if not _is_folder(folder): continue
+        if not _is_folder(folder):
+            continue
         for split in 'train', 'test':
             if not _is_folder(folder / split): raise UserError(f'{folder} has no folder {split}/: {LAYOUT}')
         return folder

@@ -56,7 +56,8 @@ def _write_durably(path: Path, content: bytes) -> None:
 def _remove_quietly(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
-    except OSError: pass
+    except OSError:
+        pass
 
 # %% ../nbs/19_files.ipynb #bcf2662e
 def remove_parts(folder: Path) -> None:

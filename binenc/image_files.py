@@ -103,7 +103,8 @@ def decoded(kept: Path, files: list[Path]) -> 'np.ndarray':
 def _read_or_decode(kept: Path, files: list[Path]) -> 'np.ndarray':
     import numpy as np
     try: return np.load(kept)
-    except (OSError, ValueError, EOFError): pass
+    except (OSError, ValueError, EOFError):
+        pass
     images, part = decode_all(files), kept.with_suffix('.part')
     try:
         with part.open('wb') as file:

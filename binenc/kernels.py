@@ -166,4 +166,5 @@ class LineWriter:
         for line in filter(str.strip, text.splitlines()):
             self.say(line)
 
-    def flush(self) -> None: pass
+    def flush(self) -> None:
+        pass

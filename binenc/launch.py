@@ -136,7 +136,8 @@ def failed(folder: RunFolder, notebook: Path, reason: str) -> UserError:
     if not folder.owner and not folder.finished and not (reason == DEAD and folder.stop_requested):
         try:
             write_json(folder / 'failed.json', {'reason': reason, 'notebook': notebook.name, 'died': reason == DEAD})
-        except UserError: pass # the disk is full: the reason is raised all the same
+        except UserError:
+            pass # the disk is full: the reason is raised all the same
     return UserError(f'run {folder.run.id} failed: {reason} (see {notebook})')
 
 def died(run: Run, results_dir: str | Path) -> bool:
@@ -234,7 +235,8 @@ class Sweep:
         for run in self.begun - set(self.outcome):
             try:
                 (run_folder(run, self.results_dir) / 'stop').touch()
-            except OSError: pass # its folder is not there yet: its next line asks again
+            except OSError:
+                pass # its folder is not there yet: its next line asks again
         self.on_stop()
 
     def compute(self, run: Run) -> None:

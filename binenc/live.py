@@ -58,7 +58,8 @@ class LiveCurve:
         for line in filter(str.strip, text.splitlines()):
             self.hear(line)
 
-    def flush(self) -> None: pass
+    def flush(self) -> None:
+        pass
 
     def hear(self, line: str) -> None:
         "One printed line."

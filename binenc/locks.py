@@ -36,7 +36,8 @@ def _start_without_proc(pid: int) -> str | None:
     try:
         os.kill(pid, 0)
     except ProcessLookupError: return None
-    except PermissionError: pass
+    except PermissionError:
+        pass
     return 'unknown'
 
 # %% ../nbs/20_locks.ipynb #aca1a51d
@@ -142,7 +143,8 @@ def renew(folder: Path) -> None:
     "Give a sign of life, for owners on other hosts."
     try:
         os.utime(folder / 'lock')
-    except OSError: pass
+    except OSError:
+        pass
 
 def release(folder: Path) -> None:
     "Stop being the owner."

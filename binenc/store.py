@@ -192,7 +192,8 @@ def stored_experiment(name: str, results_dir: str | Path = 'results') -> Experim
     try:
         experiment = Experiment(**{**stored, 'name': name}) # the folder's name, also of one that was renamed or copied
         if is_sound(experiment): return experiment
-    except (TypeError, AttributeError): pass
+    except (TypeError, AttributeError):
+        pass
     raise UserError(f'{path} is damaged: restore it, or remove it and repeat the sweep') from None
 
 def stored_names(results_dir: str | Path = 'results') -> list[str]:
@@ -263,7 +264,8 @@ def _tidy(folder: RunFolder) -> None:
         left = [name for name in os.listdir(folder.path) if LEFTOVERS.fullmatch(name)]
         if left and folder.finished and not folder.owner:
             _tidy_folder(folder.path, left)
-    except (OSError, UserError): pass # not there, damaged or not ours: for the commands that need it to say
+    except (OSError, UserError):
+        pass # not there, damaged or not ours: for the commands that need it to say
 
 def _tidy_folder(folder: Path, left: Iterable[str]) -> None:
     settle(folder)

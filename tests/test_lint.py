@@ -13,10 +13,12 @@ import lint
         'if a: b = 1',
         'for x in y: print(x)',
         'def f(): yield 1',
-        'try: f()\nexcept E: pass',
+        'try: f()\nexcept E: raise',
         'if a:\n    b\nelse: c = 1',
         'with é: f()',
         'class A: x = 1',
+        'class A: pass',
+        'for x in y:\n    if x: continue',
     ],
 )
 def test_body_on_the_line(code):
@@ -29,15 +31,14 @@ def test_body_on_the_line(code):
     [
         'def f(): return {1: 2}',
         'if a: raise E',
-        'for x in y:\n    if x: continue',
-        'class A: pass',
+        'class A:\n    x = 1',
         'x: int = 1',
         'if a:\n    b = 1  # c: d',
         'f = {1: lambda: 2}',
     ],
 )
 def test_allowed_on_the_line(code):
-    """Return, raise, continue and pass may follow a colon; other colons do not matter."""
+    """Return and raise may follow a colon; other colons do not matter."""
     assert not list(lint.bodies_on_the_line(code))
 
 
