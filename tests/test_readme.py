@@ -6,8 +6,9 @@ import pandas as pd
 
 from binenc.claims_report import claims_report, compared, verdict_markdown
 from binenc.files import read_json
+from binenc.statistics import compare
 from binenc.store import stored_experiment
-from binenc.summaries import in_print
+from binenc.summaries import by_replicate, in_print, with_attacks
 from helpers import REPO, definitions_of
 from lint import source
 from readme import render
@@ -167,6 +168,11 @@ def test_what_is_said_of_one_change_at_a_time_is_stored():
     for number in (four.test_accuracy['no_pen'], four[auroc]['bin_enc'], sixteen[auroc]['lin_pen'],
                    four[fraction]['bin_enc'], sixteen[fraction]['bin_enc']):
         assert f'{number:.3f}' in page
+    four_attacked, sixteen_attacked = (with_attacks(runs, RESULTS) for runs in (base, wide))
+    no_pen = by_replicate(four_attacked, 'no_pen', 'smallest_perturbation_median')
+    for runs in four_attacked, sixteen_attacked: # no change of robustness is found
+        d = compare(by_replicate(runs, 'bin_enc', 'smallest_perturbation_median'), no_pen).difference
+        assert d.n == 3 and d.low < 0 < d.high
     for arm in 'bin_enc', 'lin_pen':
         lost = four.test_accuracy['no_pen'] - pd.Series([four.test_accuracy[arm], sixteen.test_accuracy[arm]])
         assert 0.015 < lost[0] < 0.025 and 0 < lost[1] < 0.005
