@@ -139,7 +139,7 @@ def attacked_images(loader: DeviceLoader, number: int) -> Tensor: # (number, c, 
 def errors_view(train: Predictions, test: Predictions) -> ErrorScores:
     "Mahalanobis distance of each test image, NaN if training diverged, and whether it is misclassified."
     if not (train.finite and test.finite):
-        return ErrorScores(torch.full(test.y.shape, torch.nan, dtype=torch.float64), test.pred != test.y)
+        return ErrorScores(torch.full_like(test.pred, torch.nan, dtype=torch.float64), test.pred != test.y)
     return mahalanobis_errors(train.z, train.y, train.pred, test.z, test.y, test.pred)
 
 def layer_view(classifier: nn.Module, train: Predictions, test: Predictions) -> Layer:

@@ -1,7 +1,10 @@
 """A borrowed machine without a scheduler: what finished in the time is attacked, packed, and comes home whole."""
 
 import io
+import os
+import re
 import shutil
+import signal
 import subprocess
 import tarfile
 from itertools import product
@@ -14,7 +17,7 @@ from PIL import Image
 from binenc.experiment import expand
 from binenc.files import check_stored
 from binenc.store import runs_with_weights, stored_experiment
-from helpers import BINENC, FIGURES, REPO, TINY, environment, settings
+from helpers import BINENC, FIGURES, REPO, TINY, environment, settings, wait_for
 
 ONE = dict(experiment='lent', model='bin_enc', replicate='0,1', lr='1e-3', **TINY)
 TWO_RATES = ONE | {'lr': '1e-3,2e-3'}  # of which one is selected for each replicate
@@ -60,22 +63,29 @@ def lent(tmp_path_factory):
     return folder
 
 
-def unpacked(folder):
+def unpacked(folder, pack='lent', into='there'):
     """What is packed in a folder, unpacked beside it as a folder of results."""
-    (folder / 'there').mkdir()
-    subprocess.run(f'cat {folder}/out/lent.tar.gz.* | tar xz -C {folder}/there', shell=True, check=True)
-    return folder / 'there'
+    (folder / into).mkdir(exist_ok=True)
+    subprocess.run(f'cat {folder}/out/{pack}.tar.gz.* | tar xz -C {folder}/{into}', shell=True, check=True)
+    return folder / into
 
 
 def test_from_training_to_the_table_at_home(lent):
-    """Runs on packed images, attacked, packed in parts, merged elsewhere: with numbers, attacks, and weights of all."""
-    parts = sorted((lent / 'out').glob('lent.tar.gz.*'))
-    assert parts and all(part.stat().st_size <= 15_000_000 for part in parts)
+    """Runs on packed images, attacked, packed in parts, merged elsewhere: with numbers, attacks, and weights of all
+    where their pack came along, even if later."""
+    parts = sorted((lent / 'out').iterdir())
+    assert {part.name for part in parts} == {'lent.tar.gz.00', 'lent.weights.tar.gz.00'}
+    assert all(part.stat().st_size <= 15_000_000 for part in parts)
     assert not check_stored(unpacked(lent) / 'lent')
     done = run(BINENC, 'merge', lent / 'there', cwd=lent)
     assert done.returncode == 0 and '4 runs added' in done.stdout, done.stdout + done.stderr
     runs = expand(stored_experiment('lent', lent / 'results'))
+    assert len(runs_with_weights(runs, lent / 'results')) == 2  # small ones of the selected runs are with the tables
+    unpacked(lent, 'lent.weights')
+    done = run(BINENC, 'merge', lent / 'there', cwd=lent)
+    assert done.returncode == 0 and '4 were here already' in done.stdout, done.stdout + done.stderr
     assert len(runs_with_weights(runs, lent / 'results')) == len(runs) == 4
+    assert not check_stored(lent / 'results' / 'lent')
     table = pd.read_csv(lent / 'results' / 'lent' / 'runs.csv')
     assert table.finished.all() and pd.read_csv(lent / 'results' / 'lent' / 'attacks.csv.gz').id.nunique() == 2
 
@@ -113,8 +123,28 @@ def test_time_is_over(tmp_path):
     words = 'demo', 4, 'out', *settings(**ONE | {'epochs': 100_000, 'gamma_factor': 1.0}), '--jobs', 1
     done = run(script, *words, cwd=tmp_path)
     assert '4 minutes are over: the same command continues' in done.stdout, done.stdout + done.stderr
-    assert done.returncode == 1 and 'no run has finished yet' in done.stderr and not (tmp_path / 'out').exists()
-    assert 'Traceback' not in done.stdout + done.stderr
+    assert done.returncode == 1 and 'no run has finished yet' in done.stderr
+    assert not [*(tmp_path / 'out').glob('lent.tar.gz.*')] and 'Traceback' not in done.stdout + done.stderr
+
+
+def test_ctrl_c_and_on_with_another_machine(tmp_path):
+    """The first Ctrl-C ends the training in order. The unfinished run is packed with its checkpoint;
+    unpacked elsewhere, it is interrupted, not lost."""
+    script = copied(tmp_path / 'borrowed')
+    words = 'demo', 5, 'out', *settings(**ONE | {'replicate': '0', 'epochs': 100_000, 'gamma_factor': 1.0})
+    env = environment() | {'PATH': f'{BINENC.parent}:{environment()["PATH"]}'}
+    lent = subprocess.Popen([str(word) for word in (script, *words)], cwd=tmp_path, env=env, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    wait_for(lambda: [*tmp_path.glob('borrowed/results/lent/runs/*/checkpoint.pt')])
+    os.killpg(lent.pid, signal.SIGINT)
+    said, _ = lent.communicate(timeout=120)
+    assert lent.returncode and 'no run has finished yet' in said and 'Traceback' not in said, said
+    results = unpacked(tmp_path, 'lent.unfinished', into='results')
+    (folder,) = (results / 'lent' / 'runs').iterdir()
+    assert {'checkpoint.pt', 'train-1.ipynb'} <= {path.name for path in folder.iterdir()}
+    done = run(BINENC, 'status', 'lent', cwd=tmp_path)
+    assert re.search(r'interrupted +1\n.*epoch [1-9]', done.stdout), done.stdout + done.stderr
 
 
 def test_how_to_use_it(tmp_path):

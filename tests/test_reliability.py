@@ -2,12 +2,14 @@
 compression makes them. Selective risk and calibration against independent libraries."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from binenc.evaluation import errors_view
 from binenc.reliability import (
     ErrorScores,
     adaptive_calibration_error,
@@ -160,6 +162,14 @@ def test_every_score_of_a_diverged_network_is_nan():
     assert all(math.isnan(m(scores)) for m in (auroc, augrc, aurc, risk_at_80, fpr_at_95))
     confidence = logits.softmax(1).amax(1)
     assert all(math.isnan(m(confidence, ~scores.wrong)) for m in (calibration_error, adaptive_calibration_error))
+
+
+def test_scores_of_a_diverged_network_stay_on_its_device():
+    """`meta` stands for a GPU: measures select from the distances by what is wrong, which one device must hold."""
+    y = torch.zeros(20, dtype=torch.int64, device='meta')
+    diverged = SimpleNamespace(finite=False, pred=y, y=y)
+    scores = errors_view(diverged, diverged)
+    assert scores.distance.device == scores.wrong.device == y.device and scores.distance.dtype == torch.float64
 
 
 def test_a_scale_of_the_logits_changes_calibration_but_no_order_between_two_classes():
