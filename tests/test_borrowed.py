@@ -129,9 +129,10 @@ def test_time_is_over(tmp_path):
 
 def test_ctrl_c_and_on_with_another_machine(tmp_path):
     """The first Ctrl-C ends the training in order. The unfinished run is packed with its checkpoint;
-    unpacked elsewhere, it is interrupted, not lost."""
+    unpacked elsewhere, the same sweep ends it."""
     script = copied(tmp_path / 'borrowed')
-    words = 'demo', 5, 'out', *settings(**ONE | {'replicate': '0', 'epochs': 100_000, 'gamma_factor': 1.0})
+    chosen = settings(**ONE | {'replicate': '0', 'epochs': 400, 'gamma_factor': 1.0})
+    words = 'demo', 5, 'out', *chosen
     env = environment() | {'PATH': f'{BINENC.parent}:{environment()["PATH"]}'}
     lent = subprocess.Popen([str(word) for word in (script, *words)], cwd=tmp_path, env=env, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
@@ -145,6 +146,9 @@ def test_ctrl_c_and_on_with_another_machine(tmp_path):
     assert {'checkpoint.pt', 'train-1.ipynb'} <= {path.name for path in folder.iterdir()}
     done = run(BINENC, 'status', 'lent', cwd=tmp_path)
     assert re.search(r'interrupted +1\n.*epoch [1-9]', done.stdout), done.stdout + done.stderr
+    done = run(BINENC, 'sweep', 'demo', *chosen, cwd=tmp_path)
+    assert done.returncode == 0 and (folder / 'train-2.ipynb').exists(), done.stdout + done.stderr
+    assert (folder / 'metrics.json').exists()
 
 
 def test_how_to_use_it(tmp_path):

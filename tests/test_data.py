@@ -315,6 +315,19 @@ def test_who_is_mirrored(name, flip):
     assert loaders['train'].flip is flip and loaders['train'].augment and not loaders['test'].augment
 
 
+@pytest.mark.parametrize('flip', [True, False])
+def test_mirroring_alone(flip):
+    """`augment='mirror'`: about half of the training images are mirrored and none is shifted; none at all of digits."""
+    images = numbered(2000, size=8).to(torch.uint8)
+    data = ImageData(images, torch.arange(2000) % 2, ('a', 'b'))
+    one = torch.ones(1)
+    loader = DeviceLoader(data, 100, 0 * one, one, augment='mirror', flip=flip)
+    seen = torch.cat([x for x, _ in loader.shuffled(0)])
+    rows, cols, mirrored = read_off(seen, None, size=8)
+    assert not rows.any() and not cols.any() and mirrored.float().mean() == pytest.approx(flip / 2, abs=0.05)
+    assert torch.equal(torch.cat([x for x, _ in loader.in_order()]), loader.normalise(images))
+
+
 # ---- loaders
 
 

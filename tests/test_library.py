@@ -26,6 +26,7 @@ from binenc.geometry import cdnv, class_geometry, decode
 from binenc.head import BinaryEncodingHead, CosineHead, DirectHead
 from binenc.measures import MEASURES
 from binenc.measuring import load_run
+from binenc.models import build_classifier
 from binenc.reliability import ErrorScores, calibration_error, error_auroc, fpr_at_95
 from binenc.robustness import deepfool
 from binenc.run import Run
@@ -233,3 +234,10 @@ def test_curves_of_runs_that_all_diverged():
     fig = within_class_figure(results)
     fig.canvas.draw()
     plt.close(fig)
+
+
+def test_the_smallest_images_of_fastconv():
+    """Three times pooling needs 16 x 16; below that one sentence says so, whatever side is too short."""
+    for shape in (3, 16, 15), (3, 15, 16), (1, 8, 8):
+        with pytest.raises(UserError, match=f'at least 16 x 16, not {shape[1]} x {shape[2]}'):
+            build_classifier(Run(backbone='fastconv'), shape, 10)

@@ -134,6 +134,16 @@ def test_what_is_said_of_attacks_is_stored():
     assert digits.set_index('model')['mean'].idxmax() == 'NoPen'
 
 
+def test_what_is_said_of_reliability_is_stored():
+    """NoPen's confidence detects errors better than BinEnc's distance on all images, not on digits."""
+    section = README.partition('**Reliability**')[2].partition('\n\n')[0]
+    for name, better in ('fashion', True), ('cifar10-jpeg-cpu', True), ('digits', False):
+        mean = pd.read_csv(RESULTS / name / 'selected.csv').groupby('model').mean(numeric_only=True)
+        confidence, distance = mean.confidence_auroc['no_pen'], mean.mahalanobis_auroc['bin_enc']
+        assert f'{confidence:.3f} against {distance:.3f}' in section and (confidence > distance) == better
+        assert mean.test_ece.idxmax() == 'bin_enc'
+
+
 def test_what_is_said_of_cifar_is_stored():
     """Of CIFAR-10 (JPEG) at full size: what five replicates show."""
     runs = pd.read_csv(RESULTS / 'cifar10-jpeg-cpu' / 'selected.csv')
