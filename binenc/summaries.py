@@ -13,6 +13,7 @@ __all__ = ['COLUMNS', 'SELECTION_NOTES', 'ARM_COLUMNS', 'summary_table', 'finite
 import math
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import astuple, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,20 +36,20 @@ if TYPE_CHECKING:
     from binenc.figures import StoredResults # imports matplotlib, which tables do without
 
 # %% ../nbs/29_summaries.ipynb #8cb1db37
-COLUMNS = ['experiment', 'model', 'metric', 'mean', 'std', 'n', 'selection']
+COLUMNS = ['experiment', 'model', 'metric', *(field.name for field in fields(Summary)), 'selection']
 
 def summary_table(
     results: 'StoredResults',
     columns: Mapping[str, str], # column of the table of runs -> heading
 ) -> pd.DataFrame:
-    "Long table: experiment, model, metric, mean, std (ddof 1), n over the selected runs, selection."
+    "Long table: experiment, model, metric, and the `Summary` of the selected runs with their rule of selection."
     rows = []
     for e in results.experiments:
         for arm in results.arms_of(e.name):
             chosen = results.selected[e.name].query('model == @arm')
             for column, heading in columns.items():
-                values = finite_values(chosen, column)
-                rows.append((e.title, ARMS[arm].label, heading, values.mean(), values.std(), len(values), e.selection))
+                summary = summarise(finite_values(chosen, column))
+                rows.append((e.title, ARMS[arm].label, heading, *astuple(summary), e.selection))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 def finite_values(runs: pd.DataFrame, column: str) -> pd.Series:

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+from scipy import stats
 
 from binenc.experiment import EXPERIMENTS, expand
 from binenc.store import keep_experiment, run_folder, stored_experiment
@@ -99,6 +100,8 @@ def test_table_is_the_mean_of_the_runs(finished):
         [run_folder(r, finished / 'results').metrics['test_accuracy'] for r in runs_of(finished) if r.model == 'no_pen']
     )
     assert shown['mean'] == pytest.approx(values.mean()) and shown['std'] == pytest.approx(values.std())
+    interval = stats.t.interval(0.95, len(values) - 1, values.mean(), values.sem())
+    assert [shown.low, shown.high] == pytest.approx(interval)
 
 
 def pictures_and_tables(folder):

@@ -1,8 +1,10 @@
 """README.md is nbs/index.ipynb, its numbers are the stored ones, and what it points to is there."""
 
 import re
+from itertools import product
 
 import pandas as pd
+import pytest
 
 from binenc.claims_report import claims_report, compared, verdict_markdown
 from binenc.files import read_json
@@ -164,28 +166,70 @@ def test_what_is_said_of_cifar_is_stored():
     assert all(f'{number:.4f}' in section for number in smallest[['BinEnc', 'NoPen']])
 
 
+def one_change(change=''):
+    """The selected runs of three replicates of `cifar10-jpeg-cpu` with one change, with their attacks."""
+    runs = pd.read_csv(RESULTS / f'cifar10-jpeg-cpu{change}' / 'selected.csv').query('replicate < 3')
+    assert (runs.groupby('model').replicate.nunique() == 3).all()
+    return with_attacks(runs, RESULTS)
+
+
+def paired(one, other, column, arm='bin_enc', than=None):
+    """The mean difference of two tables of runs, by replicate, with its interval."""
+    return compare(by_replicate(one, arm, column), by_replicate(other, than or arm, column)).difference
+
+
+def page_of_changes():
+    return next(text for text in map(source, read_cells('ablation.ipynb')) if text.startswith('## What it says'))
+
+
 def test_what_is_said_of_one_change_at_a_time_is_stored():
     """On CIFAR-10 (JPEG) four nodes cost accuracy, with the loss and without; 16 do not, but detect fewer errors."""
-    base, wide = (pd.read_csv(RESULTS / f'cifar10-jpeg-cpu{change}' / 'selected.csv').query('replicate < 3')
-                  for change in ('', '-nodes'))
-    assert (wide.nodes == 16).all() and (wide.groupby('model').replicate.nunique() == 3).all()
+    base, wide = one_change(), one_change('-nodes')
+    assert (wide.nodes == 16).all()
     four, sixteen = (runs.groupby('model')[list(METRICS.values())].mean() for runs in (base, wide))
-    section = README.partition('CIFAR-10 (JPEG)**')[2]
-    page = next(text for text in map(source, read_cells('ablation.ipynb')) if text.startswith('## What it says'))
+    section, page = README.partition('CIFAR-10 (JPEG)**')[2], page_of_changes()
     auroc, fraction = 'mahalanobis_auroc', 'train_same_encoding_fraction'
-    for number in (*sixteen.test_accuracy, sixteen[auroc]['bin_enc']):
+    for number in (*sixteen.test_accuracy, sixteen[auroc]['bin_enc'], four.test_accuracy['no_pen']):
         assert f'{number:.3f}' in section and f'{number:.3f}' in page
-    for number in (four.test_accuracy['no_pen'], four[auroc]['bin_enc'], sixteen[auroc]['lin_pen'],
-                   four[fraction]['bin_enc'], sixteen[fraction]['bin_enc']):
+    for number in (four[auroc]['bin_enc'], sixteen[auroc]['lin_pen'], four[fraction]['bin_enc'],
+                   sixteen[fraction]['bin_enc']):
         assert f'{number:.3f}' in page
-    four_attacked, sixteen_attacked = (with_attacks(runs, RESULTS) for runs in (base, wide))
-    no_pen = by_replicate(four_attacked, 'no_pen', 'smallest_perturbation_median')
-    for runs in four_attacked, sixteen_attacked: # no change of robustness is found
-        d = compare(by_replicate(runs, 'bin_enc', 'smallest_perturbation_median'), no_pen).difference
-        assert d.n == 3 and d.low < 0 < d.high
     for arm in 'bin_enc', 'lin_pen':
         lost = four.test_accuracy['no_pen'] - pd.Series([four.test_accuracy[arm], sixteen.test_accuracy[arm]])
         assert 0.015 < lost[0] < 0.025 and 0 < lost[1] < 0.005
+
+
+def test_what_is_said_of_epochs_and_gamma_is_stored():
+    """More epochs complete the code, not the accuracy; a smaller end of gamma takes only DeepFool's advantage away."""
+    base, longer, gamma = one_change(), one_change('-longer'), one_change('-gamma')
+    assert (longer.epochs == 32).all() and (gamma.gamma_max == 0.5).all()
+    section, page = README.partition('CIFAR-10 (JPEG)**')[2], page_of_changes()
+    columns = ['test_accuracy', 'mahalanobis_auroc', 'train_same_encoding_fraction', 'train_accuracy']
+    after, small, before = (runs[runs.model == 'bin_enc'][columns].mean() for runs in (longer, gamma, base))
+    for number in (*after[:3], *small[['test_accuracy', 'mahalanobis_auroc', 'train_accuracy']], before.train_accuracy):
+        assert f'{number:.3f}' in page
+    assert after.train_same_encoding_fraction > 0.985 and longer.train_distinct_codes.eq(10).all()
+    for number in (*after[['test_accuracy', 'train_same_encoding_fraction']], before.train_same_encoding_fraction):
+        assert f'{number:.3f}' in section
+    assert paired(longer, base, 'test_accuracy', than='no_pen').high < 0
+    for column in 'test_accuracy', 'mahalanobis_auroc':
+        d = paired(gamma, base, column)
+        assert d.low < 0 < d.high
+    scores = [base[base.model == 'bin_enc'], base[base.model == 'no_pen'], gamma]
+    assert all(f'{runs.perturbation_score.mean():.4f}' in page for runs in scores)
+    assert paired(gamma, base, 'perturbation_score').high < 0 < paired(
+        base, base, 'perturbation_score', than='no_pen').low
+    assert paired(gamma, base, 'perturbation_score', than='no_pen').mean < 0
+
+
+CHANGES = '-nodes', '-gamma', '-longer'
+
+
+@pytest.mark.parametrize('change, than', [('', 'no_pen'), *product(CHANGES, ('no_pen', 'bin_enc'))])
+def test_no_change_makes_it_more_robust(change, than):
+    """Over all attacks BinEnc is not seen to differ from NoPen, nor from itself without the change."""
+    d = paired(one_change(change), one_change(), 'smallest_perturbation_median', than=than)
+    assert d.n == 3 and d.low < 0 < d.high
 
 
 def test_bench_is_the_stored_one():

@@ -47,8 +47,8 @@ def test_origin_is_known(experiment):
 
 @pytest.mark.parametrize('experiment', STORED)
 def test_complete(experiment):
-    """Each model has three replicates or more, or tables say that more are to come; what is missing is named below
-    the tables; nothing is large."""
+    """Each model has five replicates or more (`demo` three), or tables say that more are to come; what is missing is
+    named below the tables; nothing is large."""
     stored = stored_experiment(experiment, RESULTS)
     runs = pd.read_csv(RESULTS / experiment / 'runs.csv')
     assert {run.id for run in expand(stored)} == set(runs.id)
@@ -58,7 +58,8 @@ def test_complete(experiment):
         and set(done.model) == set(stored.models)
     )
     named = (RESULTS / experiment / 'tables' / 'table1_accuracy.md').read_text()
-    assert len(stored.replicates) >= 3 or part_line(stored) and part_line(stored) in named
+    enough = len(stored.replicates) >= (3 if experiment == 'demo' else 5)
+    assert enough or part_line(stored) and part_line(stored) in named
     assert len(done) == len(runs) or f'{len(runs) - len(done)} of {len(runs)} runs are missing' in named
     latents = files(experiment, 'latents/*.npz')
     assert [path.stem for path in latents] == sorted(stored.models)
@@ -121,7 +122,8 @@ def made_here(row):
 
 def test_stored_run_comes_out_again(tmp_path):
     """One run of the demo, trained anew: every number to the bit where torch and the CPU's instructions are those
-    of the stored run."""
+    of the stored run. SciPy's BLAS has kernels for each generation of CPUs, so that what comes from it may be rounded
+    otherwise."""
     row = pd.read_csv(RESULTS / 'demo' / 'selected.csv').query('model == "bin_enc"').iloc[0]
     run = next(run for run in expand(stored_experiment('demo', RESULTS)) if run.id == row.id)
     threads = torch.get_num_threads()
@@ -137,7 +139,8 @@ def test_stored_run_comes_out_again(tmp_path):
     shared = sorted(stored.keys() & metrics.keys())
     assert len(shared) > 150
     for name in shared:
-        assert metrics[name] == pytest.approx(stored[name], rel=0, abs=0, nan_ok=True), name
+        rounding = 1e-12 if name == 'one_vs_rest' else 0
+        assert metrics[name] == pytest.approx(stored[name], rel=rounding, abs=0, nan_ok=True), name
     with (
         np.load(RESULTS / 'demo' / 'latents' / 'bin_enc.npz') as kept,
         np.load(next(tmp_path.glob('demo/runs/*/latents.npz'))) as new,
