@@ -137,7 +137,7 @@ def test_ctrl_c_and_on_with_another_machine(tmp_path):
     lent = subprocess.Popen([str(word) for word in (script, *words)], cwd=tmp_path, env=env, text=True,
                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
                             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
-    wait_for(lambda: [*tmp_path.glob('borrowed/results/lent/runs/*/checkpoint.pt')])
+    wait_for(lambda: [*tmp_path.glob('borrowed/results/lent/runs/*/checkpoint.pt')], seconds=120)
     os.killpg(lent.pid, signal.SIGINT)
     said, _ = lent.communicate(timeout=120)
     assert lent.returncode and 'no run has finished yet' in said and 'Traceback' not in said, said

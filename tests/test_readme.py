@@ -200,7 +200,7 @@ def test_what_is_said_of_one_change_at_a_time_is_stored():
 
 
 def test_what_is_said_of_epochs_and_gamma_is_stored():
-    """More epochs complete the code, not the accuracy; a smaller end of gamma takes only DeepFool's advantage away."""
+    """More epochs nearly complete the code, not the accuracy; a smaller gamma only takes DeepFool's advantage away."""
     base, longer, gamma = one_change(), one_change('-longer'), one_change('-gamma')
     assert (longer.epochs == 32).all() and (gamma.gamma_max == 0.5).all()
     section, page = README.partition('CIFAR-10 (JPEG)**')[2], page_of_changes()
@@ -208,6 +208,8 @@ def test_what_is_said_of_epochs_and_gamma_is_stored():
     after, small, before = (runs[runs.model == 'bin_enc'][columns].mean() for runs in (longer, gamma, base))
     for number in (*after[:3], *small[['test_accuracy', 'mahalanobis_auroc', 'train_accuracy']], before.train_accuracy):
         assert f'{number:.3f}' in page
+    completed = paired(longer, base, 'train_same_encoding_fraction')
+    assert completed.low < 0 < completed.mean
     assert after.train_same_encoding_fraction > 0.985 and longer.train_distinct_codes.eq(10).all()
     for number in (*after[['test_accuracy', 'train_same_encoding_fraction']], before.train_same_encoding_fraction):
         assert f'{number:.3f}' in section
