@@ -233,11 +233,11 @@ def _thin_snapshots(arrays: dict, most: float) -> dict:
 KEPT_ARRAYS = {'latents': _thin_latents, 'snapshots': _thin_snapshots} # folder -> what is kept of the run's arrays
 
 def kept_arrays(selected: 'pd.DataFrame', results_dir: str | Path) -> dict[str, bytes]: # by name of the file
-    "`latents/<model>.npz` and `snapshots/<model>.npz` of each arm's first selected run."
-    first, files = selected.drop_duplicates('model'), {}
+    "`latents/<model>.npz` and `snapshots/<model>.npz` of each arm's first selected run, if it stores latents."
+    first, files = selected[selected.store_latents.astype(bool)].drop_duplicates('model'), {}
     for row, (kind, thin) in product(first.to_dict('records'), KEPT_ARRAYS.items()):
         source = run_path(row['experiment'], row['id'], results_dir) / f'{kind}.npz'
-        if source.exists(): # only the tables are in a clone, and a run may store no latents
+        if source.exists(): # only the tables are in a clone
             files[f'{kind}/{row["model"]}.npz'] = array_bytes(thin(read_arrays(source), KEPT_BYTES / len(first)))
     return files
 
