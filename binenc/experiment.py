@@ -180,11 +180,11 @@ _LARGER = (
 )
 
 # %% ../nbs/14_experiment.ipynb #d7e20b44
-def _changed(change: str, title: str, models: tuple[str, ...], **settings) -> Experiment:
-    "Three replicates of some models of `cifar10-jpeg-cpu`, with other settings."
+def _changed(change: str, title: str, models: tuple[str, ...], own: dict = _ALL_IMAGES.own, **settings) -> Experiment:
+    "Three replicates of some models of `cifar10-jpeg-cpu`, with other settings: of all, or `own` ones of a model."
     e = _ALL_IMAGES
     return replace(e, name=f'{e.name}-{change}', title=f'{e.title}, {title}', models=models, replicates=(0, 1, 2),
-                   settings={**e.settings, **settings, 'store_latents': False})
+                   own=own, settings={**e.settings, **settings, 'store_latents': False})
 
 _ABLATION = (
     _changed('nodes', '16 nodes', ('bin_enc', 'lin_pen'), nodes=16),
@@ -193,6 +193,7 @@ _ABLATION = (
     _changed('gamma', 'gamma to 0.5', ('bin_enc',), gamma_max=0.5),
     _changed('longer', '32 epochs', ('bin_enc',), epochs=32, lr_from=26, log_every=16),
     _changed('plain', 'images as they are', ('bin_enc', 'no_pen'), augment=False),
+    _changed('rate', 'learning rates swapped', ('bin_enc', 'no_pen'), own={'bin_enc': {'lr': 2e-3}}),
 )
 
 # %% ../nbs/14_experiment.ipynb #47459c06
