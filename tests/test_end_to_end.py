@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
+import torch
 from scipy import stats
 
 from binenc.experiment import EXPERIMENTS, expand
@@ -37,7 +38,9 @@ def runs_of(folder):
 def test_sweep_says_what_it_does(finished):
     """The sweep counts what is to do and what became of it."""
     said = (finished / 'sweep.txt').read_text()
-    assert '2 of 8 runs to do' in said and said.count(': finished in ') == 2 and '8 finished of 8 runs' in said
+    device = 'GPU' if torch.cuda.is_available() else 'CPU'
+    assert '2 of 8 runs to do' in said and f' at a time on the {device}' in said
+    assert said.count(': finished in ') == 2 and '8 finished of 8 runs' in said
 
 
 def test_a_run_leaves_what_the_design_promises(finished):
