@@ -71,7 +71,7 @@ _CLASSIFIER = (
           'A perturbation that an attack finds is an upper bound of the smallest one. DeepFool alone follows '
           'gradients, which vanish in collapsed networks; only the smallest over several attacks can support this '
           'claim.',
-          ('test_accuracy', 'deepfool_fooled')),
+          ('attacked_images', 'test_accuracy', 'deepfool_fooled')),
     Claim('reliable', 'significantly enhances ... reliability',
           'the Mahalanobis distance detects errors best, also when their number counts',
           (Part('AUROC of errors by Mahalanobis distance is larger', ('mahalanobis_auroc',), 1, OTHERS),

@@ -180,12 +180,12 @@ def _common_part(runs: pd.DataFrame) -> pd.DataFrame:
 
 # %% ../nbs/29_summaries.ipynb #54f5fe91
 def with_attacks(selected: pd.DataFrame, results_dir: str | Path = 'results') -> pd.DataFrame:
-    "Selected runs of one experiment with `smallest_perturbation_mean` and `_median`, if attacks are stored."
+    "Selected runs of one experiment with `smallest_perturbation_mean`, its median and `attacked_images`, if stored."
     rows = compared_attacks(selected, results_dir)
     if rows is None: return selected
-    least = rows[rows.true == rows.predicted].groupby(['id', 'image']).relative.min()
-    numbers = least.groupby('id').agg(['mean', 'median']).add_prefix('smallest_perturbation_')
-    return selected.drop(columns=numbers.columns, errors='ignore').join(numbers, on='id')
+    least = rows[rows.true == rows.predicted].groupby(['id', 'image']).relative.min().groupby('id')
+    found = least.agg(attacked_images='count', smallest_perturbation_mean='mean', smallest_perturbation_median='median')
+    return selected.drop(columns=found.columns, errors='ignore').join(found, on='id')
 
 def by_replicate(
     selected: pd.DataFrame, # of one experiment

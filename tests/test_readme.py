@@ -132,6 +132,9 @@ def test_what_is_said_of_attacks_is_stored():
     [difference] = [comparison['difference'] for part in robust['parts'] for comparison in part['comparisons']
                     if comparison['with'] == 'lin_pen']
     assert difference['low'] < 0 < difference['high'] and robust['verdict'] == 'undecided'
+    for name in CLAIMS:
+        assert (pd.read_csv(RESULTS / name / 'attacks.csv.gz').groupby('id').image.nunique() == 40).all()
+    assert README.count('on 40 images') == len(CLAIMS)
     digits = pd.read_csv(RESULTS / 'digits' / 'tables' / 'attacks.csv').query('metric == "smallest perturbation, mean"')
     assert digits.set_index('model')['mean'].idxmax() == 'NoPen'
 
