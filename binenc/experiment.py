@@ -193,7 +193,8 @@ _ABLATION = (
     _changed('gamma', 'gamma to 0.5', ('bin_enc',), gamma_max=0.5),
     _changed('longer', '32 epochs', ('bin_enc',), epochs=32, lr_from=26, log_every=16),
     _changed('plain', 'images as they are', ('bin_enc', 'no_pen'), augment=False),
-    _changed('rate', 'learning rates swapped', ('bin_enc', 'no_pen'), own={'bin_enc': {'lr': 2e-3}}),
+    replace(_changed('rate', 'learning rate 0.002', ('bin_enc',), own={'bin_enc': {'lr': 2e-3}}),
+            note='the learning rate with the highest validation accuracy in cifar10-jpeg-cpu-rates'),
 )
 
 # %% ../nbs/14_experiment.ipynb #47459c06
