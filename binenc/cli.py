@@ -160,8 +160,8 @@ def sweep_all(e: Experiment, jobs: int | None, wait: bool, results_dir: Path, da
         tried |= {*todo}
         if todo:
             call_warm(check_can_train, todo[0], data_dir)
-            keep_experiment(e, results_dir)
-            if compute(e.name, todo, len(runs), jobs, results_dir, data_dir, execute).stopping: return True
+        keep_experiment(e, results_dir) # finished runs belong to it too
+        if todo and compute(e.name, todo, len(runs), jobs, results_dir, data_dir, execute).stopping: return True
         if not wait: return False
         if not wait_for_others(runs, results_dir, stops): return stops()
 

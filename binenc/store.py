@@ -220,14 +220,15 @@ def grown(experiment: Experiment, results_dir: str | Path = 'results') -> Experi
     """What is stored once these runs are computed: the grid that holds the stored one and this one.
     Raises `UserError` where they differ in more than models, replicates and learning rates."""
     stored = stored_experiment(experiment.name, results_dir)
-    if stored is None or not _has_results(experiment.name, results_dir): return experiment
-    if both := joined(stored, experiment): return both
+    if stored is None: return experiment
+    if both := joined(stored, experiment): return both # what another process has just begun may have no folder yet
+    if not _has_results(experiment.name, results_dir): return experiment
     raise UserError(f'{experiment.name} has results with other settings: keep them apart with --set experiment=NAME')
 
 def keep_experiment(experiment: Experiment, results_dir: str | Path = 'results') -> None:
-    "Remember what is run, see `grown`."
-    folder = experiment_folder(experiment.name, results_dir)
-    with keeping(folder):
+    "Remember what is run, see `grown`. Nothing is written where that is stored."
+    if grown(experiment, results_dir) == stored_experiment(experiment.name, results_dir): return
+    with keeping(folder := experiment_folder(experiment.name, results_dir)):
         content = experiment_bytes(grown(experiment, results_dir))
         write_stored(folder, {'experiment.json': content}, KEPT_FILES)
 

@@ -12,7 +12,8 @@ import torch
 from scipy import stats
 
 from binenc.experiment import EXPERIMENTS, expand
-from binenc.store import keep_experiment, run_folder, stored_experiment
+from binenc.files import write_stored
+from binenc.store import KEPT_FILES, experiment_bytes, keep_experiment, run_folder, stored_experiment
 from helpers import (
     BINENC,
     FIGURES,
@@ -258,6 +259,16 @@ def test_figures_read_each_run_once(copy, monkeypatch):
     assert whole.runs['tiny'] is table
     part = figures.StoredResults(['tiny'], copy / 'results', ['replicate=0'], {'tiny': table})
     assert len(part.runs['tiny']) == len(table) / 2
+
+
+def test_finished_runs_come_back_into_the_grid(command, copy):
+    """Runs that the stored experiment lacks, though they have finished, belong to it after the same command."""
+    whole, folder = stored_experiment('tiny', copy / 'results'), copy / 'results' / 'tiny'
+    first, *others = whole.replicates
+    write_stored(folder, {'experiment.json': experiment_bytes(replace(whole, replicates=tuple(others)))}, KEPT_FILES)
+    done = command('sweep', 'tiny', *settings(replicate=first), cwd=copy)
+    assert done.returncode == 0 and 'runs to do' not in done.stdout, done.stdout + done.stderr
+    assert set(stored_experiment('tiny', copy / 'results').replicates) == set(whole.replicates)
 
 
 def test_measured_again_from_stored_weights(command, copy, monkeypatch):
