@@ -19,7 +19,8 @@ from nbclient.exceptions import CellExecutionError
 from binenc.kernels import short_folder, sockets_in
 
 REPO = Path(__file__).parents[1]
-CHAPTERS = [*sorted(REPO.glob('nbs/[0-9][0-9]_*.ipynb')), REPO / 'nbs' / 'ablation.ipynb']
+PAGES = [REPO / 'nbs' / f'{name}.ipynb' for name in ('ablation', 'edges')]
+CHAPTERS = [*sorted(REPO.glob('nbs/[0-9][0-9]_*.ipynb')), *PAGES]
 LINES_SHOWN = 12
 
 

@@ -23,7 +23,7 @@ from binenc.store import stored_names
 
 REPO = Path(__file__).parents[1]
 PARTS = {  # of the book -> notebooks below nbs/
-    'Notebooks to run': ['demo', 'explore', 'own_data', 'gamma', 'ablation'],
+    'Notebooks to run': ['demo', 'explore', 'own_data', 'gamma', 'ablation', 'edges'],
     'The layer and its measures': '0[0-7]_*',
     'Data, arms and experiments': ['08_*', '09_*', '1[0-4]_*'],
     'Training and measuring': ['1[5-8]_*', '2[3-5]_*'],

@@ -3,6 +3,7 @@
 import re
 from itertools import product
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -242,6 +243,28 @@ def test_what_is_said_of_fewer_images_is_stored():
     assert paired(base, base, 'perturbation_score', than='no_pen').low > 0
 
 
+def between_corners(experiment):
+    """Of the run whose points are stored: the classes that are between two corners, and whether the other is free."""
+    with np.load(RESULTS / experiment / 'latents' / 'bin_enc.npz') as stored:
+        z, y, classes = (stored[name] for name in ('z', 'y', 'classes'))
+    codes = np.stack([(z[y == k] > 0).mean(0) > 0.5 for k in range(len(classes))])
+    middle = np.stack([abs(z[y == k].mean(0)) for k in range(len(classes))]) < abs(z).mean(0) / 2
+    other = codes[:, None] ^ np.eye(z.shape[1], dtype=bool)
+    free = (other[:, :, None] != codes).any(-1).all(-1)
+    return {name for name, row in zip(classes, middle, strict=True) if row.any()}, free[middle], free
+
+
+def test_what_is_said_of_classes_between_two_corners_is_stored():
+    """They are where the other corner is no class's code."""
+    page = source(read_cells('edges.ipynb')[-1])
+    names, free, every = zip(*map(between_corners, TEN_CODES), strict=True)
+    free, every = np.concatenate(free), np.stack(every)
+    assert free.all() and f'in all {len(free)} pairs' in page
+    assert f'{every.sum()} of all {every.size} pairs' in page and every.mean() < 0.6
+    assert 'Dress' in names[TEN_CODES.index('fashion')] and '(nbs/edges.ipynb)' in README
+
+
+TEN_CODES = ['demo', 'digits', 'fashion', 'cifar10-jpeg-cpu', 'family', 'family-mnist-small']
 CHANGES = '-nodes', '-gamma', '-longer', '-images'
 
 
