@@ -243,6 +243,24 @@ def test_what_is_said_of_fewer_images_is_stored():
     assert paired(base, base, 'perturbation_score', than='no_pen').low > 0
 
 
+def test_what_is_said_of_the_learning_rate_is_stored():
+    """With NoPen's rate BinEnc is not seen to be better or worse, nor to reach NoPen; NoPen is ahead at every rate."""
+    base, same = one_change(), one_change('-rate')
+    assert (same.lr == base[base.model == 'no_pen'].lr.iloc[0]).all()
+    section, page = README.partition('CIFAR-10 (JPEG)**')[2], page_of_changes()
+    mean = same[['test_accuracy', 'train_same_encoding_fraction', 'mahalanobis_auroc']].mean()
+    assert f'{mean.test_accuracy:.3f}' in section and all(f'{number:.3f}' in page for number in mean)
+    for column in mean.index:
+        d = paired(same, base, column)
+        assert d.low < 0 < d.high
+    d = paired(same, base, 'test_accuracy', than='no_pen')
+    assert d.mean < 0 < d.high
+    rates = pd.read_csv(RESULTS / 'cifar10-jpeg-cpu-rates' / 'runs.csv')
+    rates = rates.pivot(index='lr', columns='model', values='val_accuracy')
+    assert len(rates) == 4 and (rates.bin_enc < rates.no_pen).all() and rates.bin_enc.idxmax() == same.lr.iloc[0]
+    assert all(f'{rates[arm].max():.3f}' in page for arm in ('bin_enc', 'no_pen'))
+
+
 def between_corners(experiment):
     """Of the run whose points are stored: the classes that are between two corners, and whether the other is free."""
     with np.load(RESULTS / experiment / 'latents' / 'bin_enc.npz') as stored:
@@ -265,7 +283,7 @@ def test_what_is_said_of_classes_between_two_corners_is_stored():
 
 
 TEN_CODES = ['demo', 'digits', 'fashion', 'cifar10-jpeg-cpu', 'family', 'family-mnist-small']
-CHANGES = '-nodes', '-gamma', '-longer', '-images'
+CHANGES = '-nodes', '-gamma', '-longer', '-images', '-rate'
 
 
 @pytest.mark.parametrize('change, than', [('', 'no_pen'), *product(CHANGES, ('no_pen', 'bin_enc'))])
