@@ -69,10 +69,15 @@ def claims_report(c: Compared) -> dict:
 
 # %% ../nbs/43_claims_report.ipynb #aed1ce20
 def _lacking(c: Compared) -> list[str]:
-    "What is not there yet beside missing runs: the rest of a preset, and attacks."
+    "What is not there beside missing runs: models of the paper, the rest of a preset, and attacks."
     judged = c.selected[c.selected.model.isin(PAPER_ARMS)]
     attacks = unattacked_lines(judged, compared_attacks(judged, c.results_dir)) if len(judged) else []
-    return [*filter(None, [part_line(c.experiment)]), *attacks]
+    return [*filter(None, [_absent_line(c.experiment), part_line(c.experiment)]), *attacks]
+
+def _absent_line(e: Experiment) -> str: # empty if all are there
+    "Which of the paper's models an experiment does without."
+    absent = [ARMS[arm].label for arm in PAPER_ARMS if arm not in e.models]
+    return f'{e.name} has no runs of {", ".join(absent)}: what is compared with them is not measured' if absent else ''
 
 def _compared_runs(selected: 'pd.DataFrame', common: 'pd.DataFrame') -> dict:
     compared = selected[selected.model.isin(PAPER_ARMS)]
