@@ -136,7 +136,7 @@ def attack_figure(results: 'StoredResults') -> 'Figure': # from `attacked_result
         rows = compared_attacks(results.selected[e.name], results.results_dir)
         _draw_budgets(ax, rows, results.arms_of(e.name))
         ax.set(title=e.title, xlabel='budget |r|/|x|', ylim=(0, 1.03))
-    axes[0, 0].set_ylabel('share of images fooled')
+    axes[0, 0].set_ylabel('share of images fooled,\nmean and std')
     axes[0, 0].legend()
     return fig
 

@@ -51,7 +51,7 @@ _CODE = (
           'the scatter within classes, relative to that between them (NC1), is smallest',
           (Part('NC1 is smaller', ('train_within_class_variation',), -1, OTHERS),),
           'NC1 does not depend on the scale of the latents; sigma_w, which the paper shows, shrinks with it and is no '
-          'evidence. Smaller is less than the paper says: a point has NC1 = 0.'),
+          'evidence. The paper claims more: if classes were points, NC1 would be 0.'),
     Claim('vertices', 'the same point, which corresponds to the vertex of a hypercube',
           'the points of a class are on one side of zero in every node, and their mean points to a vertex',
           (Part('more of a class is on the same side of zero than in LinPen', _FRACTION, 1, ('lin_pen',)),

@@ -110,18 +110,21 @@ def _basis(claim: dict) -> list:
 # %% ../nbs/43_claims_report.ipynb #aeb5bea1
 def claims_markdown(report: dict) -> str:
     "The content of `claims.md`, from that of `claims.json`."
-    blocks = [_head(report), _table(['claim', 'verdict', 'p (Holm)', 'n'], _verdict_rows(report))]
+    blocks = [_head(report), _table(['claim', 'verdict', 'p for it', 'p against it', 'n'],
+                                     _verdict_rows(report))]
     blocks += [_claim_block(name, claim) for name, claim in report['claims'].items()]
-    return '\n'.join([*blocks, _rules_block(report), _published_block(report), METHODS])
+    rules = [_rules_block(report)] * bool(report['selected_by'])
+    return '\n'.join([*blocks, *rules, _published_block(report), METHODS])
 
 def _head(report: dict) -> str:
     partial = (f'**Partial.** {report["missing"]}. Learning rates {_list(report["learning_rates"])} are compared in '
                f'replicates {_list(report["replicates"])}, which every model has.\n\n' if report['partial'] else '')
     lacking = ''.join(f'**Incomplete.** {line}.\n\n' for line in report['lacking'])
     few = f'With n = {report["n"]} replicates there is no test: every claim is undecided.\n\n' * (report['n'] < ENOUGH)
-    run = f'run with the best {report["selected_by"]}' if report['selected_by'] else 'only run'
+    runs = (f'For each model and replicate the run with the best {report["selected_by"]} is compared'
+            if report['selected_by'] else 'There is one run for each model and replicate')
     return (f'# Claims: {report["title"]}\n\nWhat the abstract says ({report["paper"]}), and what the runs of '
-            f'`{report["experiment"]}` show. For each model and replicate the {run} is compared; n = {report["n"]} '
+            f'`{report["experiment"]}` show. {runs}; n = {report["n"]} '
             f'replicates.{_others(report["not_judged"])}\n\n{partial}{lacking}{few}')
 
 def _others(arms: list[str]) -> str:
@@ -131,8 +134,8 @@ def _others(arms: list[str]) -> str:
             f'{", ".join(ARMS[name].label for name in arms)}.')
 
 def _verdict_rows(report: dict) -> list[list[str]]:
-    return [[f'{name}: {claim["sentence"]}', f'**{claim["verdict"]}**', _p(claim['p_holm']), claim['n']]
-            for name, claim in report['claims'].items()]
+    return [[f'{name}: {claim["sentence"]}', f'**{claim["verdict"]}**', _p(claim['p_holm']),
+             _p(claim['p_against_holm']), claim['n']] for name, claim in report['claims'].items()]
 
 def _claim_block(name: str, claim: dict) -> str:
     rows = [row for part in claim['parts'] for row in _part_rows(part)]
@@ -154,18 +157,19 @@ def _beside(claim: dict) -> str:
              for column, arms in claim['beside'].items()}
     lines = [f'{heading(column)}: ' + ', '.join(f'{label} {_interval(s)}' for label, s in arms.items())
              for column, arms in shown.items() if arms]
-    return ''.join(f'Beside it, {line}.\n\n' for line in lines)
+    return ''.join(f'For context, {line}.\n\n' for line in lines)
 
 # %% ../nbs/43_claims_report.ipynb #d37193be
 METHODS = '''## How it is decided
 
-Intervals are 95% intervals of the mean (Student's t). Differences are BinEnc minus the other, paired by replicate
-(same seed, same split of the images); a pair without both numbers does not count. p is two-sided, of Student's t on
-the differences; where all are the same, of the sign test. The effect is Cohen's d of paired differences with Hedges'
-correction. A claim is *supported* if every comparison of every part has the claimed sign and the largest p, after
-Holm's correction across the claims, is at most 0.05; *not supported* if some comparison is the other way round at that
-level (Bonferroni within the claim, Holm across claims); else *undecided*, with this n. Fewer than three pairs are not
-tested.
+Measures of classes (NC1, same-encoding fraction, distinct codes, cosine to the nearest vertex) group images by the
+predicted class, as the paper does. Intervals are 95% intervals of the mean (Student's t). Differences are BinEnc minus
+the other, paired by replicate (same seed, same split of the images); a pair without both numbers does not count. p is
+two-sided, of Student's t on the differences; where all are the same, of the sign test. The effect is Cohen's d of
+paired differences with Hedges' correction. A claim is *supported* if every comparison of every part has the claimed
+sign and the largest p, after Holm's correction across the claims, is at most 0.05; *not supported* if some comparison
+is the other way round at that level (Bonferroni within the claim, Holm across claims); else *undecided*, with this n.
+The first table has both p after correction. Fewer than three pairs are not tested.
 '''
 
 def _rules_block(report: dict) -> str:

@@ -233,7 +233,7 @@ def cut_spikes(ax: Axes, heights: np.ndarray) -> float: # top of the axis
     usual = 2.5 * np.quantile(heights[heights > 0], 0.9)
     if heights.max() <= usual: return 1.3 * heights.max() # room for the arm's name; the fitted curve may be cut
     at = -3.45 + 0.1 * heights.argmax() # the middle of its bin
-    ax.text(at + 0.25, 0.78 * usual, f'up to {heights.max():.1f}', va='top', fontsize=6) # below the arm's name
+    ax.text(at + 0.25, 0.78 * usual, f'cut, up to {heights.max():.1f}', va='top', fontsize=6) # below the arm's name
     return usual
 
 # %% ../nbs/27_figures.ipynb #94921e5a

@@ -163,7 +163,7 @@ _ROBUSTNESS = (
     Measure('perturbation_score_all', 'robustness:mean_of_all', 'attack', 'perturbation score (all, as the paper)',
             better='larger'),
     Measure('perturbation_median', 'robustness:median_of_all', 'attack', 'median perturbation', better='larger'),
-    Measure('deepfool_fooled', 'robustness:share_fooled', 'attack', 'share fooled'),
+    Measure('deepfool_fooled', 'robustness:share_fooled', 'attack', 'fooled by DeepFool'),
 )
 MEASURES = {m.name: m for m in (*_CLASSIFIER, *_COLLAPSE, *_GEOMETRY, *_CODE, *_RELIABILITY, *_ROBUSTNESS)}
 

@@ -108,17 +108,18 @@ def _overview_size(results: StoredResults) -> tuple[float, float]: # inches
 def _overview(parts: list, results: StoredResults, experiment: str, node: int) -> None:
     "The four panels of an experiment: subfigures for histograms, codes, fraction and accuracy."
     arms = results.arms_of(experiment)
-    arms, of = (arms, '') if len(arms) <= 4 else (arms[:4], f' (4 of {len(arms)} models)')
+    arms, of = (arms, '') if len(arms) <= 4 else (arms[:4], f'4 of {len(arms)} models')
     _histogram_panels(parts[0], results, experiment, arms, node)
     _code_panel(parts[1].subplots(), results, experiment)
     upper, lower = parts[2].subplots(), parts[3].subplots()
-    draw_curves(upper, results, experiment, 'same_encoding_fraction', arms)
+    linear = [arm for arm in arms if ARMS[arm].head == 'linear'] # others share one code: their features are positive
+    draw_curves(upper, results, experiment, 'same_encoding_fraction', linear or arms)
     draw_curves(lower, results, experiment, 'accuracy', arms, ('train', 'test'))
-    upper.set(title=f'(c) {MEASURES["same_encoding_fraction"].heading}{of}', xlabel='epoch')
+    upper.set(title=f'(c) {MEASURES["same_encoding_fraction"].heading}', xlabel='epoch')
     lower.set(title='(d) accuracy, train and test (pale)', xlabel='epoch')
     handles, labels = lower.get_legend_handles_labels()
     parts[3].legend(handles, labels, loc='outside lower center', fontsize=6.5, handlelength=2.2, columnspacing=1,
-                    ncols=legend_columns(labels, 2.5))
+                    ncols=legend_columns(labels, 2.5), title=of, title_fontsize=6.5)
 
 def _histogram_panels(part, results: StoredResults, experiment: str, arms: list[str], node: int) -> None:
     panels = part.subplots(len(arms), 1, sharex=True, squeeze=False)[:, 0]

@@ -46,7 +46,8 @@ def _differences(ours: Experiment, theirs: Experiment) -> dict[str, tuple]:
     fields = {field: (a[field], b[field]) for field in a if field not in _IMMATERIAL}
     axes = {'learning rates': (len(ours.lrs), len(theirs.lrs)),
             'replicates': (len(ours.replicates), len(theirs.replicates)),
-            'selection by': (SELECTION[ours.selection], SELECTION[theirs.selection])}
+            'selection by': (SELECTION[ours.selection] if ours.tuned else 'nothing, as there is one run for each model',
+                             SELECTION[theirs.selection])}
     return {name: pair for name, pair in (fields | axes).items() if pair[0] != pair[1]}
 
 def _published_rows(dataset: str, selected: 'pd.DataFrame') -> list[dict]:
