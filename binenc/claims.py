@@ -73,7 +73,7 @@ _CLASSIFIER = (
           'claim.',
           ('attacked_images', 'test_accuracy', 'deepfool_fooled')),
     Claim('reliable', 'significantly enhances ... reliability',
-          'the Mahalanobis distance detects errors best, also when their number counts',
+          'the Mahalanobis distance detects errors best, by AUROC and by AUGRC',
           (Part('AUROC of errors by Mahalanobis distance is larger', ('mahalanobis_auroc',), 1, OTHERS),
            Part('AUGRC by Mahalanobis distance is smaller', ('mahalanobis_augrc',), -1, OTHERS)),
           'AUROC compares classifiers of different accuracy, each on its own errors; AUGRC does not have that fault. '

@@ -203,7 +203,7 @@ _ABLATION = (
              log_every=100, gamma_factor=1.75**0.1),
     _changed('gamma', 'gamma to 0.5', ('bin_enc',), gamma_max=0.5),
     _changed('longer', '32 epochs', ('bin_enc',), epochs=32, lr_from=26, log_every=16),
-    _changed('plain', 'images as they are', ('bin_enc', 'no_pen'), augment=False),
+    _changed('plain', 'no mirroring', ('bin_enc', 'no_pen'), augment=False),
     replace(_changed('rate', 'learning rate 0.002', ('bin_enc',), own={'bin_enc': {'lr': 2e-3}}),
             note='the learning rate with the highest validation accuracy in cifar10-jpeg-cpu-rates'),
 )

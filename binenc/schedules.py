@@ -64,13 +64,15 @@ def gamma_schedule(
     steps: int, # of the whole training
     start: float = 0.01, # gamma in the first step
     every: int = 1, # steps between two growths; the steps of an epoch to let gamma grow once an epoch
+    end: float = 1., # the cap, in units of (lr steps)^2; less keeps more of the network's confidence
 ) -> tuple[float, float, float]: # start, factor and cap
     """Gamma for a training loop of one's own: multiply it by the factor after every `every` steps, up to the cap,
-    which is (lr steps)^2. ValueError for a training that is too short to compress."""
-    cap = (lr * steps)**2
-    if not (lr > 0 and start > 0 and 0 < every <= steps and cap > start):
-        raise ValueError(f'lr={lr}, steps={steps}, start={start}, every={every}: all must be positive, every at most '
-                         'steps, and (lr steps)^2 above start; train longer or with a larger learning rate')
+    which is end times (lr steps)^2. ValueError for a training that is too short to compress."""
+    cap = end * (lr * steps)**2
+    if not (lr > 0 and start > 0 and 0 < every <= steps and start < cap < math.inf):
+        raise ValueError(f'lr={lr}, steps={steps}, start={start}, every={every}, end={end}: all must be positive, '
+                         'every at most steps, and end (lr steps)^2 above start; train longer or with a larger '
+                         'learning rate')
     return start, math.exp(math.log(cap / start) * every / (GROWING * steps)), cap
 
 # %% ../nbs/12_schedules.ipynb #c77574c9
