@@ -116,6 +116,7 @@ def test_what_is_said_of_claims_is_stored():
     supported = {
         name: {claim for claim, about in read_json(RESULTS / name / 'claims.json')['claims'].items()
                if about['verdict'] == 'supported'} for name in (*CLAIMS, 'digits')}
+    assert not any(read_json(RESULTS / name / 'claims.json')['lacking'] for name in CLAIMS)
     assert supported['fashion'] == {'binary', 'collapse', 'vertices', 'reliable'}
     assert supported['cifar10-jpeg-cpu'] == {'binary', 'collapse', 'vertices', 'reliable'}
     assert supported['digits'] == {'binary', 'collapse'}
