@@ -274,6 +274,22 @@ def test_what_is_said_of_the_learning_rate_is_stored():
     assert all(f'{rates[arm].max():.3f}' in page for arm in ('bin_enc', 'no_pen'))
 
 
+def test_what_is_said_of_more_epochs_with_a_higher_rate_is_stored():
+    """With 32 epochs and NoPen's rate all codes are there and nearly complete; the test accuracy is as before."""
+    base, both = one_change(), one_change('-32')
+    section, page = README.partition('**CIFAR-10 (JPEG).**')[2], page_of_changes()
+    mean = both[['test_accuracy', 'train_same_encoding_fraction', 'mahalanobis_auroc']].mean()
+    assert all(f'{number:.3f}' in page for number in mean)
+    assert f'both ({mean.test_accuracy:.3f}; {mean.train_same_encoding_fraction:.3f})' in section.replace('\n', ' ')
+    assert paired(both, base, 'train_same_encoding_fraction').low > 0
+    assert paired(both, base, 'test_accuracy').low < 0 < paired(both, base, 'test_accuracy').high
+    assert paired(both, base, 'test_accuracy', than='no_pen').high < 0
+    five = selected('cifar10-jpeg-cpu-32')
+    assert len(five) == 5 and (five.lr == 0.002).all() and (five.epochs == 32).all()
+    assert five.train_distinct_codes.eq(10).all() and five.train_same_encoding_fraction.mean() > 0.985
+    assert f'{five.train_same_encoding_fraction.mean():.3f} over five replicates' in page
+
+
 def test_what_is_said_of_images_as_they_are_is_stored():
     """Without mirroring BinEnc stays behind too, and fooling it takes smaller perturbations."""
     base, plain = one_change(), one_change('-plain')
