@@ -112,7 +112,7 @@ def _overview(parts: list, results: StoredResults, experiment: str, node: int) -
     _histogram_panels(parts[0], results, experiment, arms, node)
     _code_panel(parts[1].subplots(), results, experiment)
     upper, lower = parts[2].subplots(), parts[3].subplots()
-    linear = [arm for arm in arms if ARMS[arm].head == 'linear'] # others share one code: their features are positive
+    linear = [arm for arm in arms if ARMS[arm].head == 'linear'] # elsewhere features are hardly ever negative
     draw_curves(upper, results, experiment, 'same_encoding_fraction', linear or arms)
     draw_curves(lower, results, experiment, 'accuracy', arms, ('train', 'test'))
     upper.set(title=f'(c) {MEASURES["same_encoding_fraction"].heading}', xlabel='epoch')
