@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# On a borrowed machine without a scheduler: train an experiment for so many minutes, draw and attack what finished, and
-# pack the results into files of at most 15 MB. The same command continues where it stopped.
+# On a borrowed machine without a scheduler: train an experiment for so many minutes, draw what finished, attack it for
+# as many at most, and pack the results into files of at most 15 MB. The same command continues where it stopped.
 #   slurm/borrowed.sh EXPERIMENT MINUTES FOLDER [--archive FILE] [--set FIELD=VALUE ...] [--jobs N]
 # FILE is NAME.tar.*, a packed folder of images (train/ and test/), and is unpacked to datasets/NAME. Ctrl-C ends the
 # training early. FOLDER gets three packs, each in parts: EXPERIMENT.tar.gz.* (tables, histories, thinned latents; once
 # before the attacks and once after them), EXPERIMENT.weights.tar.gz.* (to be unpacked after it), and
-# EXPERIMENT.unfinished.tar.gz.* (checkpoints, and why runs failed).
+# EXPERIMENT.unfinished.tar.gz.* (checkpoints, attacks that were stopped, and why runs failed).
 #   At home:            cat FOLDER/EXPERIMENT.tar.gz.* | tar xz -C there && binenc merge there
 #   To continue there:  cat FOLDER/EXPERIMENT.unfinished.tar.gz.* | tar xz -C results, then the same command
 set -euo pipefail
@@ -57,17 +57,22 @@ tables() { # Where the figures fail, the tables may lack runs: whole runs are pa
     fi
 }
 
+in_time() { # The command, and Ctrl-C when the minutes are over. What has not ended three minutes later is killed.
+    local code=0
+    timeout --foreground --signal=INT --kill-after=180 "${minutes}m" "$@" || code=$?
+    [ $code != 124 ] || echo "$minutes minutes are over: the same command continues"
+    return $code
+}
+
 finished() { compgen -G "results/$name/runs/*/metrics.json" > /dev/null; }
 
-# A signal lets the runs end their epochs and save checkpoints. What has not ended in three minutes is killed.
 code=0
-timeout --foreground --signal=INT --kill-after=180 "${minutes}m" "${sweep[@]}" "$@" || code=$?
-[ $code = 124 ] && echo "$minutes minutes are over: the same command continues"
+in_time "${sweep[@]}" "$@" || code=$?
 
 attacked=0
 tables
 if [ $drawn = 0 ] || finished; then
-    binenc attack "$name" "${jobs[@]}" || attacked=$?
+    in_time binenc attack "$name" "${jobs[@]}" || attacked=$?
     tables
 fi
 
@@ -79,7 +84,12 @@ for run in "results/$name/runs"/*/; do
     weights=weights/$(basename "$run").safetensors
     if ! [ -e "$run/metrics.json" ]; then
         unfinished+=("${run#results/}")
-    elif [ $drawn = 0 ] && [ -e "$run/weights.safetensors" ]; then
+        continue
+    fi
+    if [ $attacked != 0 ] && [ -e "$run/attacks.csv" ]; then
+        unfinished+=("${run#results/}")
+    fi
+    if [ $drawn = 0 ] && [ -e "$run/weights.safetensors" ]; then
         cp "$run/weights.safetensors" "$staged/$name/$weights"
         (cd "$staged/$name" && sha256sum "$weights" >> SHA256SUMS)
     fi
@@ -93,5 +103,6 @@ if [ ${#unfinished[@]} -gt 0 ]; then
 else
     rm -f "$out/$name.unfinished".tar.gz.*
 fi
-[ $code = 124 ] && code=0
+[ $code != 124 ] || code=0
+[ $attacked != 124 ] || attacked=0
 exit $((code ? code : attacked ? attacked : drawn))

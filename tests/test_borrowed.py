@@ -127,20 +127,26 @@ def test_time_is_over(tmp_path):
     assert not [*(tmp_path / 'out').glob('lent.tar.gz.*')] and 'Traceback' not in done.stdout + done.stderr
 
 
+def interrupted(*words, cwd, once):
+    """What a command says, and its exit status, if it gets Ctrl-C once such a file is in its results."""
+    env = environment() | {'PATH': f'{BINENC.parent}:{environment()["PATH"]}'}
+    command = subprocess.Popen([str(word) for word in words], cwd=cwd, env=env, text=True, start_new_session=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    wait_for(lambda: [*cwd.glob(f'borrowed/results/lent/{once}')], seconds=120)
+    os.killpg(command.pid, signal.SIGINT)
+    said, _ = command.communicate(timeout=120)
+    assert command.returncode and 'Traceback' not in said, said
+    return said
+
+
 def test_ctrl_c_and_on_with_another_machine(tmp_path):
     """The first Ctrl-C ends the training in order. The unfinished run is packed with its checkpoint;
     unpacked elsewhere, the same sweep ends it."""
     script = copied(tmp_path / 'borrowed')
     chosen = settings(**ONE | {'replicate': '0', 'epochs': 400, 'gamma_factor': 1.0})
-    words = 'demo', 5, 'out', *chosen
-    env = environment() | {'PATH': f'{BINENC.parent}:{environment()["PATH"]}'}
-    lent = subprocess.Popen([str(word) for word in (script, *words)], cwd=tmp_path, env=env, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
-    wait_for(lambda: [*tmp_path.glob('borrowed/results/lent/runs/*/checkpoint.pt')], seconds=120)
-    os.killpg(lent.pid, signal.SIGINT)
-    said, _ = lent.communicate(timeout=120)
-    assert lent.returncode and 'no run has finished yet' in said and 'Traceback' not in said, said
+    said = interrupted(script, 'demo', 5, 'out', *chosen, cwd=tmp_path, once='runs/*/checkpoint.pt')
+    assert 'no run has finished yet' in said
     results = unpacked(tmp_path, 'lent.unfinished', into='results')
     (folder,) = (results / 'lent' / 'runs').iterdir()
     assert {'checkpoint.pt', 'train-1.ipynb'} <= {path.name for path in folder.iterdir()}
@@ -149,6 +155,42 @@ def test_ctrl_c_and_on_with_another_machine(tmp_path):
     done = run(BINENC, 'sweep', 'demo', *chosen, cwd=tmp_path)
     assert done.returncode == 0 and (folder / 'train-2.ipynb').exists(), done.stdout + done.stderr
     assert (folder / 'metrics.json').exists()
+
+
+def unattacked(lent, folder):
+    """A copy of the lent machine in `folder`, without the attacks; its results."""
+    shutil.copytree(lent / 'borrowed', folder / 'borrowed')
+    shutil.copy(lent / 'mine.tar.xz', folder)
+    results = folder / 'borrowed' / 'results' / 'lent'
+    for path in (*results.glob('attacks.csv*'), *results.glob('runs/*/attacks.csv*')):
+        path.unlink()
+    return results
+
+
+def test_time_of_the_attacks_is_over(lent, tmp_path):
+    """They are stopped as the training is, and what is trained is packed."""
+    unattacked(lent, tmp_path)
+    script = tmp_path / 'borrowed' / 'slurm' / 'borrowed.sh'
+    script.write_text(script.read_text().replace('in_time binenc attack', 'minutes=0.02 in_time binenc attack'))
+    done = run(script, *WORDS, cwd=tmp_path)
+    assert done.returncode == 0 and '0.02 minutes are over' in done.stdout, done.stdout + done.stderr
+    assert not [*unpacked(tmp_path).glob('lent/attacks.csv*')]
+    assert len(pd.read_csv(tmp_path / 'there' / 'lent' / 'runs.csv')) == 4
+
+
+def test_stopped_attacks_go_on_with_another_machine(lent, tmp_path):
+    """The run whose attacks are stopped is packed with those that were made."""
+    unattacked(lent, tmp_path)
+    script = tmp_path / 'borrowed' / 'slurm' / 'borrowed.sh'
+    interrupted(script, *WORDS[:-1], 1, cwd=tmp_path, once='runs/*/attacks.csv')
+    (folder,) = (unpacked(tmp_path, 'lent.unfinished', into='results') / 'lent' / 'runs').iterdir()
+    before = pd.read_csv(folder / 'attacks.csv')
+    (tmp_path / 'borrowed' / 'datasets').rename(tmp_path / 'datasets')
+    done = run(BINENC, 'attack', 'lent', '--set', 'replicate=0,1', cwd=tmp_path)
+    after = pd.read_csv(tmp_path / 'results' / 'lent' / 'attacks.csv.gz')
+    assert done.returncode == 0 and set(after.id) == {folder.name}, done.stdout + done.stderr
+    assert 0 < len(before) < len(after)
+    pd.testing.assert_frame_equal(after[:len(before)][before.columns], before)
 
 
 def test_how_to_use_it(tmp_path):
