@@ -116,8 +116,8 @@ def _gamma(results: StoredResults, experiment: str, arm: str, epochs: np.ndarray
     return rows.set_index('epoch').value.reindex(epochs).fillna(0).to_numpy() if len(rows) else None
 
 # %% ../nbs/31_animation.ipynb #8dde418b
-CAPTION = ('The last layer before the output, during training. Each dot is a training image, its colour and the '
-           'letters are its class. Each square is a vertex of the hypercube, a possible code. Latents are shown in '
+CAPTION = ('The last layer before the output, during training. Each dot is a training image, coloured and '
+           'labelled by its class. Each square is a vertex of the hypercube, a possible code. Latents are shown in '
            'units of their own size, because compression shrinks them. Snapshots were stored every {every} epochs; '
            'between them, dots move in straight lines.')
 

@@ -27,7 +27,7 @@ class Arm:
     loss: str                      # a name in `binenc.losses.LOSSES`
     look: Look
     head_fields: tuple[str, ...] = () # fields of `Run` that its head is built with
-    compresses: bool = False       # whether its loss uses gamma, which is then logged
+    compresses: bool = False       # whether its loss uses gamma; for other arms gamma is logged as 0
     fields: Mapping[str, Any] = field(default_factory=dict) # fields of `Run` that this arm sets
 
     @property

@@ -72,7 +72,7 @@ def nearest_others(
     classes: Tensor, # (m,) the classes that the network gives to them
     number: int = 10, # of classes, the nearest first
 ) -> Tensor: # (S, n, ...), S at most `number`
-    "What leads to the nearest image of each of the nearest other classes; infinite where there is none."
+    "Differences to the nearest image of each of the nearest other classes; infinite where there is none."
     distances = torch.cdist(x.flatten(1), pool.flatten(1))
     nearest = [distances.masked_fill(classes != c, torch.inf).min(1) for c in classes.unique()]
     far, index = (torch.stack(parts) for parts in zip(*nearest, strict=True)) # (C, n)

@@ -129,7 +129,7 @@ def find_checkpoint(
     say: Callable[[str], None] = print,
 ) -> dict | None:
     """The newest checkpoint that is whole, or None; says which ones are damaged and what is used instead.
-    One that cannot be read may be whole, and nothing is started again over it: raises `UserError`."""
+    Raises `UserError` if a file cannot be read: it may be whole, and a new start would overwrite it."""
     candidates = [folder / name for name in (CHECKPOINT, PREVIOUS) if (folder / name).exists()]
     for path in candidates:
         content = read_bytes(path)

@@ -114,7 +114,7 @@ def _scatter(
     counts: Tensor, # (K,) samples per class, float64
     means: Tensor, # (K, d) class means, float64
     axes: Tensor, # (d, r) directions, float64
-    unit: float, # of which the deviations are measured
+    unit: float, # a power of two by which deviations are divided before they are squared
 ) -> tuple[Tensor, Tensor]: # (r,) variance of Sigma_W along each direction, () its trace; float64
     share = 1 / (counts - 1).clamp_min(1) / len(counts) # of each squared deviation, by class
     centres = (means / unit).to(z.dtype)

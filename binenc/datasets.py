@@ -76,8 +76,8 @@ def package_place(package: str, name: str) -> Callable[[Path], str | None]:
 
 # %% ../nbs/09_datasets.ipynb #14354422
 def load_torchvision(
-    name: str, # ours
-    kind: str, # torchvision's name of it
+    name: str, # of the data set in `DATASETS`, for errors
+    kind: str, # name of the class in `torchvision.datasets`
     root: Path, # where torchvision keeps its files
     split: str, # 'train' or 'test'
 ) -> Images:

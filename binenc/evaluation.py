@@ -106,7 +106,7 @@ def numbers_of(
 def split_numbers(
     out: Predictions,
     arm: Arm, # decides which optional views are measured
-    wanted: Iterable[Measure] | None = None, # all without
+    wanted: Iterable[Measure] | None = None, # None: every measure
 ) -> dict[str, float]:
     "All numbers of one split; those grouped by the true class end in `_true` (the paper groups by the predicted)."
     wanted = None if wanted is None else list(wanted)
@@ -165,7 +165,7 @@ def final_numbers(
     train: Predictions,
     test: Predictions,
     loader: DeviceLoader, # of the test split
-    wanted: Iterable[Measure] | None = None, # all without
+    wanted: Iterable[Measure] | None = None, # None: every measure
 ) -> dict[str, float]:
     """The measures of the views that need a trained classifier. If training diverged,
     only `errors`, `confidence` and `temperature`, NaN where they need latents. No `attack` if the run attacks none."""
@@ -187,7 +187,7 @@ def all_numbers(
     classifier: nn.Module,
     loaders: dict[str, DeviceLoader],
     predictions: dict[str, Predictions], # of the same splits
-    wanted: Iterable[Measure] | None = None, # all without
+    wanted: Iterable[Measure] | None = None, # None: every measure
 ) -> dict[str, float]: # column -> value, as in metrics.json
     "Every wanted number of a trained classifier."
     numbers = {f'{split}_{name}': value for split, out in predictions.items()

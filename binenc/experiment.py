@@ -273,8 +273,8 @@ _FAMILY = (
 )
 EXPERIMENTS = {e.name: e for e in (*_PAPER_AND_SMALLER, *_LARGER, *_ABLATION, *_FAMILY, *_LATER)}
 
-def part_line(e: Experiment) -> str: # empty if it is all of it, or no preset
-    "How much of the preset of its name an experiment is."
+def part_line(e: Experiment) -> str: # empty if none is missing, or there is no such preset
+    "How many runs of the preset of the same name an experiment lacks, in words."
     preset = EXPERIMENTS.get(e.name)
     if preset is None or joined(preset, e) is None: return ''
     asked, runs = {run.id for run in expand(e)}, expand(preset)

@@ -205,12 +205,12 @@ def read_csv(path: Path) -> 'pd.DataFrame':
         raise UserError(f'{path} is damaged ({error}): restore it, or remove it and repeat the runs') from None
 
 def table_path(folder: Path, name: str) -> Path:
-    "Where a large table is: `<name>.gz`, or as it is where an earlier version has left it so."
+    "Where a large table is: `<name>.gz`, or `<name>` where an earlier version stored it uncompressed."
     plain = folder / name
     return plain if plain.exists() else folder / f'{name}.gz'
 
 def table_bytes(table: 'pd.DataFrame', path: Path) -> bytes:
-    "A table as it is stored there; the same table gives the same bytes."
+    "A table as CSV, gzipped if `path` ends in .gz; the same table gives the same bytes."
     content = table.to_csv(index=False).encode()
     return gzip.compress(content, mtime=0) if path.suffix == '.gz' else content
 

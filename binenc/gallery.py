@@ -164,11 +164,11 @@ def code_wall(seen: Seen, index: Tensor) -> Figure:
     titles = []
     for i in index.tolist():
         own, code = code_text(seen.bits[i]), code_text(seen.codes[seen.y[i]])
-        titles.append(f'{seen.classes[seen.y[i]][:12]}\n{own}' + (f'\nnot {code}' if seen.off[i] else ''))
+        titles.append(f'{seen.classes[seen.y[i]][:12]}\n{own}' + (f'\nclass: {code}' if seen.off[i] else ''))
     return wall(list(seen.images[index]), titles)
 
 def fooling_wall(seen: Seen, fooling: Fooling) -> Figure:
-    "Three pictures for each image: it, the change ten times as strong around grey, and it with the change."
+    "Three pictures for each: the image, the change times ten around grey, and the image with the change."
     pictures, titles = [], []
     for k, i in enumerate(fooling.index.tolist()):
         change = fooling.changed[k] - seen.images[i]

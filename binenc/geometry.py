@@ -37,7 +37,7 @@ def class_geometry(
     z: Tensor | np.ndarray, # (n, d) latents
     y: Tensor | np.ndarray, # (n,) the class that each sample is grouped by
 ) -> ClassGeometry:
-    "ValueError for shapes that do not match, empty input, or latents that are not finite."
+    "Mean and variance of each class. ValueError for shapes that do not match, empty input, or latents not finite."
     z = as_latents(z)
     classes, index, counts = as_labels(y, z).unique(return_inverse=True, return_counts=True)
     blocks = list(zip(z.split(SAMPLES_AT_A_TIME), index.split(SAMPLES_AT_A_TIME)))

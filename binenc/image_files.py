@@ -26,7 +26,7 @@ def printable(path: Path) -> str:
     return os.fsencode(path).decode('utf-8', 'backslashreplace')
 
 def decode(path: Path, mode: str | None = None) -> 'np.ndarray':
-    "An image as (h, w) grey or (h, w, 3) colour, uint8. Raises `UserError` naming a file that cannot be read."
+    "An image, uint8: (h, w) in mode 'L', (h, w, 3) in 'RGB', by default its own. Raises `UserError` naming a bad file."
     import numpy as np
     from PIL import Image, ImageOps
     try:
@@ -93,7 +93,7 @@ def fingerprint(folder: Path, files: list[Path]) -> str:
     return digest.hexdigest()[:16]
 
 def decoded(kept: Path, files: list[Path]) -> 'np.ndarray':
-    "The decoded images, kept in a file where the folder of data sets can be written."
+    "What `decode_all` returns, cached in the file `kept` where its folder can be written."
     from filelock import FileLock
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)

@@ -99,7 +99,7 @@ def owner_of(folder: Path) -> dict | None:
 
 def acquire(
     folder: Path,
-    what: str, # is computed there, for the message
+    what: str, # what is computed there, named in the error
 ) -> None:
     "Become the owner of a folder. Raises `UserError` if another process is; takes over from one that is gone."
     with _guarded(folder, '.guard'):

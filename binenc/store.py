@@ -99,7 +99,7 @@ def metrics_bytes(run: Run, numbers: dict[str, float], measured_by: dict[str, li
 
 # %% ../nbs/22_store.ipynb #6788b585
 def record_start(folder: RunFolder, device: str, images: dict | None = None) -> None:
-    "Write `run.json`, with what the images are. Raises `UserError` if it is there, of another configuration or images."
+    "Write `run.json`, describing the images too. Raises `UserError` if one of another run or other images is there."
     about = folder / 'run.json'
     if about.exists() and not _describes(about, folder.run):
         raise UserError(f'{about} describes another run than {folder.run.id}: move that folder away')

@@ -96,7 +96,7 @@ class Clock:
         self.seconds, self.last = dict(seconds or {}), time.perf_counter()
 
     def lap(self, part: str) -> float:
-        "Book the time since the last lap on `part`; returns it."
+        "Add the time since the last lap to `part`; returns it, in seconds."
         now = time.perf_counter()
         lap, self.last = now - self.last, now
         self.seconds[part] = round(self.seconds.get(part, 0) + lap, 3)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# On a borrowed machine without a scheduler: train an experiment for so many minutes, draw what finished, attack it for
-# as many at most, and pack the results into files of at most 15 MB. The same command continues where it stopped.
+# On a borrowed machine without a scheduler: train an experiment for MINUTES, draw what has finished, attack it for
+# MINUTES more at most, and pack the results into files of at most 15 MB. The same command continues where it stopped.
 #   slurm/borrowed.sh EXPERIMENT MINUTES FOLDER [--archive FILE] [--set FIELD=VALUE ...] [--jobs N]
 # FILE is NAME.tar.*, a packed folder of images (train/ and test/), and is unpacked to datasets/NAME. Ctrl-C ends the
 # training early. FOLDER gets three packs, each in parts: EXPERIMENT.tar.gz.* (tables, histories, thinned latents; once

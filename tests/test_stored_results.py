@@ -19,7 +19,8 @@ from binenc.training import device_name, train
 
 RESULTS = Path(__file__).parents[1] / 'results'
 KEPT = sorted(path.parent.name for path in RESULTS.glob('*/experiment.json') if (path.parent / 'runs.csv').exists())
-NOT_DRAWN = ['cifar10-jpeg-cpu-32'] # one model of four: its numbers are on the page of changes
+NOT_DRAWN = ['cifar10-jpeg-cpu-32'] # not complete: BinEnc's numbers are on the page of changes
+NO_POINTS = ['cifar10-jpeg-cpu'] # its tables and figures are kept; points and weights are those of more epochs
 STORED = [name for name in KEPT if stored_experiment(name, RESULTS).settings.get('store_latents', True)
           and name not in NOT_DRAWN]
 # without latents they only pick learning rates, or change one thing: nothing is drawn
@@ -64,7 +65,7 @@ def test_complete(experiment):
     assert enough or part_line(stored) and part_line(stored) in named
     assert len(done) == len(runs) or f'{len(runs) - len(done)} of {len(runs)} runs are missing' in named
     latents = files(experiment, 'latents/*.npz')
-    assert [path.stem for path in latents] == sorted(stored.models)
+    assert [path.stem for path in latents] == (sorted(stored.models) if experiment not in NO_POINTS else [])
     assert all(path.stat().st_size < 1e6 for path in latents)
 
 
