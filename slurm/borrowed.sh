@@ -64,15 +64,19 @@ in_time() { # The command, and Ctrl-C when the minutes are over. What has not en
     return $code
 }
 
+attacked() { # Whether a run's attacks are complete, and in the table.
+    { zcat "results/$name/attacks.csv.gz" 2> /dev/null || true; } | grep "^$1," > /dev/null
+}
+
 finished() { compgen -G "results/$name/runs/*/metrics.json" > /dev/null; }
 
 code=0
 in_time "${sweep[@]}" "$@" || code=$?
 
-attacked=0
+stopped=0
 tables
 if [ $drawn = 0 ] || finished; then
-    in_time binenc attack "$name" "${jobs[@]}" || attacked=$?
+    in_time binenc attack "$name" "${jobs[@]}" || stopped=$?
     tables
 fi
 
@@ -81,12 +85,13 @@ staged=$(mktemp -d) unfinished=()
 trap 'rm -rf "$staged"' EXIT
 mkdir -p "$staged/$name/weights"
 for run in "results/$name/runs"/*/; do
-    weights=weights/$(basename "$run").safetensors
+    id=$(basename "$run")
+    weights=weights/$id.safetensors
     if ! [ -e "$run/metrics.json" ]; then
         unfinished+=("${run#results/}")
         continue
     fi
-    if [ $attacked != 0 ] && [ -e "$run/attacks.csv" ]; then
+    if [ -e "$run/attacks.csv" ] && ! attacked "$id"; then
         unfinished+=("${run#results/}")
     fi
     if [ $drawn = 0 ] && [ -e "$run/weights.safetensors" ]; then
@@ -104,5 +109,5 @@ else
     rm -f "$out/$name.unfinished".tar.gz.*
 fi
 [ $code != 124 ] || code=0
-[ $attacked != 124 ] || attacked=0
-exit $((code ? code : attacked ? attacked : drawn))
+[ $stopped != 124 ] || stopped=0
+exit $((code ? code : stopped ? stopped : drawn))

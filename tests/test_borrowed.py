@@ -23,10 +23,14 @@ ONE = dict(experiment='lent', model='bin_enc', replicate='0,1', lr='1e-3', **TIN
 TWO_RATES = ONE | {'lr': '1e-3,2e-3'}  # of which one is selected for each replicate
 
 
+def surroundings():
+    """The environment of these tests, in which the script finds binenc."""
+    return environment() | {'PATH': f'{BINENC.parent}:{environment()["PATH"]}'}
+
+
 def run(*words, cwd):
-    """A command with the environment of these tests; its exit status and what it said."""
-    env = environment() | {'PATH': f'{BINENC.parent}:{environment()["PATH"]}'}
-    return subprocess.run([str(word) for word in words], cwd=cwd, env=env, capture_output=True, text=True)
+    """A command; its exit status and what it said."""
+    return subprocess.run([str(word) for word in words], cwd=cwd, env=surroundings(), capture_output=True, text=True)
 
 
 def copied(folder):
@@ -128,10 +132,9 @@ def test_time_is_over(tmp_path):
 
 
 def interrupted(*words, cwd, once):
-    """What a command says, and its exit status, if it gets Ctrl-C once such a file is in its results."""
-    env = environment() | {'PATH': f'{BINENC.parent}:{environment()["PATH"]}'}
-    command = subprocess.Popen([str(word) for word in words], cwd=cwd, env=env, text=True, start_new_session=True,
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    """What a command says if it gets Ctrl-C once such a file is in its results."""
+    command = subprocess.Popen([str(word) for word in words], cwd=cwd, env=surroundings(), text=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     wait_for(lambda: [*cwd.glob(f'borrowed/results/lent/{once}')], seconds=120)
     os.killpg(command.pid, signal.SIGINT)
@@ -158,19 +161,18 @@ def test_ctrl_c_and_on_with_another_machine(tmp_path):
 
 
 def unattacked(lent, folder):
-    """A copy of the lent machine in `folder`, without the attacks; its results."""
+    """The script in a copy of the lent machine, in `folder`, without the attacks."""
     shutil.copytree(lent / 'borrowed', folder / 'borrowed')
     shutil.copy(lent / 'mine.tar.xz', folder)
     results = folder / 'borrowed' / 'results' / 'lent'
     for path in (*results.glob('attacks.csv*'), *results.glob('runs/*/attacks.csv*')):
         path.unlink()
-    return results
+    return folder / 'borrowed' / 'slurm' / 'borrowed.sh'
 
 
 def test_time_of_the_attacks_is_over(lent, tmp_path):
     """They are stopped as the training is, and what is trained is packed."""
-    unattacked(lent, tmp_path)
-    script = tmp_path / 'borrowed' / 'slurm' / 'borrowed.sh'
+    script = unattacked(lent, tmp_path)
     script.write_text(script.read_text().replace('in_time binenc attack', 'minutes=0.02 in_time binenc attack'))
     done = run(script, *WORDS, cwd=tmp_path)
     assert done.returncode == 0 and '0.02 minutes are over' in done.stdout, done.stdout + done.stderr
@@ -179,10 +181,10 @@ def test_time_of_the_attacks_is_over(lent, tmp_path):
 
 
 def test_stopped_attacks_go_on_with_another_machine(lent, tmp_path):
-    """The run whose attacks are stopped is packed with those that were made."""
-    unattacked(lent, tmp_path)
-    script = tmp_path / 'borrowed' / 'slurm' / 'borrowed.sh'
-    interrupted(script, *WORDS[:-1], 1, cwd=tmp_path, once='runs/*/attacks.csv')
+    """The run whose attacks are stopped is packed with those that were made; the one before it is complete."""
+    script = unattacked(lent, tmp_path)
+    interrupted(script, *WORDS[:-1], 1, cwd=tmp_path, once='runs/*-r1-*/attacks.csv')
+    assert pd.read_csv(unpacked(tmp_path) / 'lent' / 'attacks.csv.gz').id.nunique() == 1
     (folder,) = (unpacked(tmp_path, 'lent.unfinished', into='results') / 'lent' / 'runs').iterdir()
     before = pd.read_csv(folder / 'attacks.csv')
     (tmp_path / 'borrowed' / 'datasets').rename(tmp_path / 'datasets')
