@@ -222,15 +222,14 @@ def grown(experiment: Experiment, results_dir: str | Path = 'results') -> Experi
     stored = stored_experiment(experiment.name, results_dir)
     if stored is None: return experiment
     if both := joined(stored, experiment): return both # what another process has just begun may have no folder yet
-    if not _has_results(experiment.name, results_dir): return experiment
-    raise UserError(f'{experiment.name} has results with other settings: keep them apart with --set experiment=NAME')
+    if not (there := _begun(experiment.name, results_dir)): return experiment
+    raise UserError(f'{experiment.name} has {there} with other settings: keep them apart with --set experiment=NAME')
 
 def keep_experiment(experiment: Experiment, results_dir: str | Path = 'results') -> None:
     "Remember what is run, see `grown`. Nothing is written where that is stored."
     if grown(experiment, results_dir) == stored_experiment(experiment.name, results_dir): return
     with keeping(folder := experiment_folder(experiment.name, results_dir)):
-        content = experiment_bytes(grown(experiment, results_dir))
-        write_stored(folder, {'experiment.json': content}, KEPT_FILES)
+        write_stored(folder, {'experiment.json': experiment_bytes(grown(experiment, results_dir))}, KEPT_FILES)
 
 def keep_files(name: str, files: Mapping[str, bytes], results_dir: str | Path = 'results') -> None:
     "Store files in an experiment's folder. Raises `UserError`."
@@ -241,9 +240,11 @@ def experiment_bytes(experiment: Experiment) -> bytes:
     "An experiment as `stored_experiment` reads it."
     return json_bytes({name: value for name, value in asdict(experiment).items() if value not in ({}, '')})
 
-def _has_results(name: str, results_dir: str | Path) -> bool:
+def _begun(name: str, results_dir: str | Path) -> str: # what there is besides the grid, in words
     folder = experiment_folder(name, results_dir)
-    return (folder / 'runs.csv').exists() or (folder / 'runs').is_dir() and any((folder / 'runs').iterdir())
+    if (folder / 'runs.csv').exists() or any(folder.glob('runs/*')): return 'results'
+    waits = any(not plan.with_suffix('.cancelled').exists() for plan in folder.glob('plans/*.jsonl'))
+    return 'submitted runs (binenc cancel takes them back)' if waits else ''
 
 # %% ../nbs/22_store.ipynb #87106295
 WEIGHTS = 'weights.safetensors'
@@ -310,5 +311,4 @@ def read_progress(folder: RunFolder) -> dict:
 
 def newest_notebook(folder: RunFolder) -> Path | None:
     "The executed notebook of the last attempt, or None."
-    notebooks = sorted(folder.path.glob('*-*.ipynb'), key=lambda path: path.stat().st_mtime)
-    return notebooks[-1] if notebooks else None
+    return max(folder.path.glob('*-*.ipynb'), key=lambda path: path.stat().st_mtime, default=None)
