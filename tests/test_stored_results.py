@@ -19,10 +19,8 @@ from binenc.training import device_name, train
 
 RESULTS = Path(__file__).parents[1] / 'results'
 KEPT = sorted(path.parent.name for path in RESULTS.glob('*/experiment.json') if (path.parent / 'runs.csv').exists())
-NOT_DRAWN = ['cifar10-jpeg-cpu-32'] # not complete: BinEnc's numbers are on the page of changes
 NO_POINTS = ['cifar10-jpeg-cpu'] # its tables and figures are kept, which were drawn while its points were
-STORED = [name for name in KEPT if stored_experiment(name, RESULTS).settings.get('store_latents', True)
-          and name not in NOT_DRAWN]
+STORED = [name for name in KEPT if stored_experiment(name, RESULTS).settings.get('store_latents', True)]
 # without latents they only pick learning rates, or change one thing: nothing is drawn
 SUMMARIES = {
     'overview_code': summaries.code_summary,
