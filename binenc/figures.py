@@ -165,7 +165,7 @@ def axis_label(measure: str, hint: str) -> str:
 def binarity_figure(results: StoredResults) -> Figure:
     "Figure 1: score, width of a peak and distance of the peaks of two-Gaussian fits, for arms with linear nodes."
     fitted = [name for name, arm in ARMS.items() if 'mixtures' in arm.also]
-    hints = {'score': 'larger: more binary', 'stds': 'of the node: 1', 'peaks_distance_mean': 'in their widths'}
+    hints = {'score': 'larger: more binary', 'stds': 'in std of the node', 'peaks_distance_mean': 'in peak widths'}
     return curves(results, [(measure, 'train', axis_label(measure, hint), fitted, False)
                             for measure, hint in hints.items()])
 

@@ -131,7 +131,7 @@ def test_what_is_said_of_claims_is_stored():
     [against] = [comparison for part in accurate['parts'] for comparison in part['comparisons']
                  if comparison['with'] == 'no_pen']
     assert against['difference']['high'] < 0 and accurate['verdict'] == 'undecided'
-    said = f'higher with p = {against["p"]:.3f}, corrected {accurate["p_against_holm"]:.3f}'
+    said = f'lead has p = {against["p"]:.3f}, corrected {accurate["p_against_holm"]:.3f}'
     assert said in README.replace('\n', ' ')
     assert verdicts(BASE) == verdicts(CIFAR) # after 20 epochs as after 32
 
