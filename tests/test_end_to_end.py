@@ -44,6 +44,21 @@ def test_sweep_says_what_it_does(finished):
     assert said.count(': finished in ') == 2 and '8 finished of 8 runs' in said
 
 
+def test_a_kernel_lost_after_its_run_was_stored(command, tmp_path, monkeypatch):
+    """The run is finished, and said to be; what happened to the executed notebook is a note."""
+
+    def lose(*words, **options):
+        run_notebook_here(*words, **options)
+        raise TimeoutError('no answer') # an OSError, as nbclient's timeouts are, but no disk is full
+
+    monkeypatch.setattr('binenc.launch.execute_notebook', lose)
+    one = settings(experiment='tiny', model='no_pen', replicate=0, lr='1e-3', **TINY)
+    done = command('sweep', 'demo', *one, '--jobs', 1, cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.count(': finished in ') == 1, done.stdout + done.stderr
+    assert re.search('note: what is stored is complete, although run no_pen-.* TimeoutError: no answer', done.stdout)
+    assert not list(tmp_path.rglob('failed.json'))
+
+
 def test_a_run_leaves_what_the_design_promises(finished):
     """Configuration with provenance, history, numbers and latents of each run; no checkpoint, lock or failure."""
     for run in runs_of(finished):
