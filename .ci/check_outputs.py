@@ -49,7 +49,7 @@ def executed(path):
     """The notebook, executed in its own folder but not written; one thread, so that sums are the same everywhere."""
     os.environ.update(OMP_NUM_THREADS='1', JUPYTER_PREFER_ENV_PATH='1')
     resources = {'metadata': {'path': str(path.parent)}}
-    options = {'timeout': 900, 'kernel_name': 'python3', 'extra_arguments': ['--log-level=ERROR']}
+    options = {'timeout': 900, 'iopub_timeout': 900, 'kernel_name': 'python3', 'extra_arguments': ['--log-level=ERROR']}
     with tempfile.TemporaryDirectory(dir=short_folder()) as folder: # ports of kernels that start together can collide
         client = NotebookClient(nbformat.read(path, 4), resources=resources, config=sockets_in(folder), **options)
         return client.execute()

@@ -328,13 +328,13 @@ def test_sweep_interrupted_and_continued(command, tmp_path):
     from binenc.training import train
 
     values = dict(
-        experiment='tiny', model='bin_enc,no_pen', replicate=0, lr='1e-3', **{**TINY, 'epochs': 80, 'log_every': 5}
+        experiment='tiny', model='bin_enc,no_pen', replicate=0, lr='1e-3', **{**TINY, 'epochs': 160, 'log_every': 10}
     )
     words = 'sweep', 'demo', '--jobs', 2, *settings(**values)
     process, results = start(*words, cwd=tmp_path), tmp_path / 'results'
     wait_for(lambda: len(list(results.glob('tiny/runs/*/checkpoint.pt'))) == 2, what='a checkpoint of both runs')
     process.send_signal(signal.SIGINT)
-    out, errors = process.communicate(timeout=30)
+    out, errors = process.communicate(timeout=120)
     assert process.returncode == 130 and 'the same command continues' in out and 'Traceback' not in errors, out + errors
     runs = runs_of(tmp_path)
     assert all(run_folder(run, results).metrics is None for run in runs), 'the runs are too short for this test'
@@ -352,5 +352,5 @@ def test_interrupted_at_once(tmp_path):
     process = start(*run_words, cwd=tmp_path)
     wait_for(lambda: list(tmp_path.glob('results/scratch/runs/*')), what='the folder of the run')
     process.send_signal(signal.SIGINT)
-    out, errors = process.communicate(timeout=60)
+    out, errors = process.communicate(timeout=120)
     assert process.returncode == 130 and 'Traceback' not in errors, out + errors

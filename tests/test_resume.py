@@ -278,10 +278,10 @@ def test_command_stopped_in_every_way(command, tmp_path):
         process = start(*words, cwd=tmp_path)
         read_until(process, 'epoch ')
         process.send_signal(number)
-        out, errors = process.communicate(timeout=30)
+        out, errors = process.communicate(timeout=120)
         assert process.returncode == code and 'Traceback' not in errors, out + errors
         assert code != 130 or 'stopped; the same command continues' in out
-        wait_for(lambda: not folder.owner, 15, 'the end of the kernel')
+        wait_for(lambda: not folder.owner, what='the end of the kernel')
         epochs.append(read_json(folder / 'progress.json')['epoch'])
     assert epochs == sorted(set(epochs)) and epochs[-1] < run.epochs, 'every attempt got further, none to the end'
     done = command(*words, cwd=tmp_path)
