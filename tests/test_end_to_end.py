@@ -41,7 +41,7 @@ def test_sweep_says_what_it_does(finished):
     said = (finished / 'sweep.txt').read_text()
     device = 'GPU' if torch.cuda.is_available() else 'CPU'
     assert '2 of 8 runs to do' in said and f' at a time on the {device}' in said
-    assert said.count(': finished in ') == 2 and '8 finished of 8 runs' in said
+    assert said.count(': finished in ') == 2 and '8 finished of 8 runs' in said, said
 
 
 def test_a_kernel_lost_after_its_run_was_stored(command, tmp_path, monkeypatch):
