@@ -73,6 +73,17 @@ def test_small(tracked):
     assert sizes and sum(sizes) < 40e6 and max(sizes) < 3e6
 
 
+@pytest.mark.parametrize('experiment, accuracy', [('fashion', 0.925), ('cifar10-jpeg-cpu-32', 0.80)])
+def test_networks_for_all_images_are_worth_a_verdict(experiment, accuracy):
+    """They learn their training images, NoPen tests well, and BinEnc's codes are distinct and nearly complete; the
+    weights of its first selected run are kept."""
+    runs = pd.read_csv(RESULTS / experiment / 'selected.csv')
+    ours = runs[runs.model == 'bin_enc'].sort_values('replicate')
+    assert runs.train_accuracy.min() > 0.98 and runs.test_accuracy[runs.model == 'no_pen'].mean() >= accuracy
+    assert ours.train_distinct_codes.eq(10).all() and ours.train_same_encoding_fraction.mean() >= 0.985
+    assert (RESULTS / experiment / 'weights' / f'{ours.id.iloc[0]}.safetensors').stat().st_size < 2e6
+
+
 @pytest.mark.parametrize('experiment', KEPT)
 def test_selected_runs_follow_from_the_runs(experiment):
     """selected.csv is what the experiment's rule selects from runs.csv."""
