@@ -10,7 +10,9 @@ here = Path(__file__).parent
 config = ConfigParser(delimiters=['='])
 config.read(here / 'settings.ini', encoding='utf-8')
 settings = config['DEFAULT']
-RUN_BY_PAPERMILL = [f'{name}.ipynb' for name in ('train', 'measure', 'attack', 'report')]
+RUN_BY_PAPERMILL = [
+    *(f'4_training/{name}.ipynb' for name in ('train', 'measure', 'attack')), '5_findings/report.ipynb',
+    '5_findings/figures/*.ipynb']
 
 
 class WithoutOutputs(build_py):
@@ -38,7 +40,7 @@ setup(
     # the notebooks that papermill runs travel with the library, so that an installed `binenc` works in any folder
     packages=['binenc', 'binenc.nbs'],
     package_dir={'binenc.nbs': 'nbs'},
-    package_data={'binenc': ['published_results.csv'], 'binenc.nbs': [*RUN_BY_PAPERMILL, 'figures/*.ipynb']},
+    package_data={'binenc': ['published_results.csv'], 'binenc.nbs': RUN_BY_PAPERMILL},
     python_requires=f">={settings['min_python']}",
     install_requires=settings['requirements'].split(),
     extras_require={name.removesuffix('_requirements'): packages.split() for name, packages in settings.items()

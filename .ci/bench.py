@@ -5,7 +5,7 @@ from pathlib import Path
 
 import papermill
 
-NOTEBOOK = Path(__file__).parents[1] / 'nbs' / 'bench.ipynb'
+NOTEBOOK = Path(__file__).parents[1] / 'nbs' / '6_running' / 'bench.ipynb'
 
 if __name__ == '__main__':
     results, rounds, *names = sys.argv[1:]

@@ -8,7 +8,6 @@ import difflib
 import os
 import re
 import sys
-import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -16,11 +15,9 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
-from binenc.kernels import short_folder, sockets_in
-
 REPO = Path(__file__).parents[1]
-PAGES = [REPO / 'nbs' / f'{name}.ipynb' for name in ('ablation', 'edges')]
-CHAPTERS = [*sorted(REPO.glob('nbs/[0-9][0-9]_*.ipynb')), *PAGES]
+PAGES = [REPO / 'nbs' / '5_findings' / f'{name}.ipynb' for name in ('ablation', 'edges')]
+CHAPTERS = [*sorted(REPO.glob('nbs/*/[0-9][0-9]_*.ipynb')), *PAGES]
 LINES_SHOWN = 12
 
 
@@ -50,9 +47,7 @@ def executed(path):
     os.environ.update(OMP_NUM_THREADS='1', JUPYTER_PREFER_ENV_PATH='1')
     resources = {'metadata': {'path': str(path.parent)}}
     options = {'timeout': 900, 'iopub_timeout': 900, 'kernel_name': 'python3', 'extra_arguments': ['--log-level=ERROR']}
-    with tempfile.TemporaryDirectory(dir=short_folder()) as folder: # ports of kernels that start together can collide
-        client = NotebookClient(nbformat.read(path, 4), resources=resources, config=sockets_in(folder), **options)
-        return client.execute()
+    return NotebookClient(nbformat.read(path, 4), resources=resources, **options).execute()
 
 
 def short_diff(committed, now):

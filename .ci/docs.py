@@ -18,18 +18,18 @@ import nbformat
 from sphinx.application import Sphinx
 
 import binenc
-from binenc.report import make_report
+from binenc.execute import make_report
 from binenc.store import stored_names
 
 REPO = Path(__file__).parents[1]
 PARTS = {  # of the book -> notebooks below nbs/
-    'Notebooks to run': ['demo', 'explore', 'own_data', 'gamma', 'ablation', 'edges'],
-    'The layer and its measures': '0[0-7]_*',
-    'Data, arms and experiments': ['08_*', '09_*', '1[0-4]_*'],
-    'Training and measuring': ['1[5-8]_*', '2[3-5]_*'],
-    'Tables, figures and reports': ['2[6-9]_*', '3[0-4]_*', '4[3-7]_*'],
-    'Files, processes and clusters': ['19_*', '2[0-2]_*', '3[5-9]_*', '4[0-2]_*', '48_*'],
-    'Figures and tables of the paper': ['figures/*'],
+    'Notebooks to run': ['demo', 'explore', 'own_data'],
+    'The layer': '1_layer/*',
+    'Measures': '2_measures/*',
+    'An experiment': '3_experiment/*',
+    'Training': '4_training/*',
+    'Findings': ['5_findings/*', '5_findings/figures/*'],
+    'Running': '6_running/*',
 }
 STYLE = """
 @media (min-width: 100em) { .content { width: 60em } }
@@ -111,7 +111,7 @@ def write_chapter(path, target):
     notebook.metadata['language_info'] = {'name': 'python', 'pygments_lexer': 'ipython3'}
     for cell in notebook.cells:
         cell.source = re.sub(r'^#\|.*\n', '', cell.source, flags=re.MULTILINE)
-        cell.source = cell.source.replace('](../results/', '](/results/').replace('](../nbs/', '](/chapters/')
+        cell.source = re.sub(r'\]\((\.\./)+results/', '](/results/', cell.source)
     target.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, target)
 
@@ -119,7 +119,7 @@ def write_chapter(path, target):
 def write_reference(folder):
     """A page for each module, in the order of the chapters; returns their names."""
     folder.mkdir()
-    names = [path.stem.partition('_')[2] for path in chapters_of('[0-9]*')]
+    names = [path.stem.partition('_')[2] for path in chapters_of('*/[0-9]*')]
     for name in names:
         (folder / f'{name}.md').write_text(reference_page(importlib.import_module(f'binenc.{name}')))
     return [f'reference/{name}' for name in names]

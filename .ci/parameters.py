@@ -1,4 +1,4 @@
-"""The parameters cell of nbs/train.ipynb is the block of fields of `Run`: python .ci/parameters.py renews it."""
+"""The parameters of train.ipynb are the block of fields of `Run`: python .ci/parameters.py renews its cell."""
 import inspect
 import json
 import re
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from binenc.run import Run
 
-NOTEBOOK = Path(__file__).parents[1] / 'nbs' / 'train.ipynb'
+NOTEBOOK = Path(__file__).parents[1] / 'nbs' / '4_training' / 'train.ipynb'
 PLACES = ["# where",
           "results_dir: str = ''         # empty: results/ here, or beside nbs/ if the notebook is opened there",
           "data_dir: str = ''            # the same for datasets/"]

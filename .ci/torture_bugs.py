@@ -31,7 +31,7 @@ def checksums_ignored():
 
 def optimizer_forgotten():
     """A checkpoint does not hold the optimizer."""
-    from binenc.checkpoints import Training
+    from binenc.training import Training
     restore = Training.restore
 
     def without(self, state):

@@ -80,21 +80,21 @@ def prepare():
     about = {'versions': {'torch': torch.__version__}, 'device': 'cpu', 'commit': 'none', 'dirty': False}
     binenc.store.provenance = lambda device: about  # asking git takes longer than a trial
     binenc.training.CHECKPOINT_SECONDS = 0
-    binenc.launch.execute_notebook = notebook_here
-    binenc.launch.draw_figures = tables_here
+    binenc.execute.execute_notebook = notebook_here
+    binenc.execute.draw_figures = tables_here
 
 
-def notebook_here(name, output, parameters, say=None):
+def notebook_here(name, output, parameters):
     """What the notebook does that papermill would run, in this process."""
     from dataclasses import fields
 
     from binenc.errors import UserError
-    from binenc.measuring import measure_run
+    from binenc.restored import measure_run
     from binenc.run import Run
     from binenc.training import Stopped, train
     places = [parameters[name] for name in ('results_dir', 'data_dir')]
     try:
-        if name == 'train.ipynb':
+        if name == '4_training/train.ipynb':
             train(Run(**{f.name: parameters[f.name] for f in fields(Run)}), *places)
         else:
             measure_run(_run_of(parameters), parameters['only'], *places)
@@ -120,7 +120,7 @@ class _Failed(Exception):
 def tables_here(experiments, folder, results_dir, settings=(), jobs=None):
     """The tables, without the notebooks and pictures."""
     from binenc.figures import StoredResults
-    from binenc.summaries import accuracy_table, as_markdown, auroc_table, code_summary, save_table
+    from binenc.tables import accuracy_table, as_markdown, auroc_table, code_summary, save_table
     results = StoredResults(experiments, results_dir, settings)
     for table in accuracy_table, auroc_table, code_summary:
         rows = table(results)
@@ -129,7 +129,7 @@ def tables_here(experiments, folder, results_dir, settings=(), jobs=None):
 
 def command(*words):
     """`binenc WORDS` in this process; returns the exit code."""
-    from binenc.cli import main
+    from binenc.commands import main
     sys.argv = ['binenc', *map(str, words)]
     try:
         main()

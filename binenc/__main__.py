@@ -5,7 +5,7 @@ import sys
 def main() -> None:
     "The command. Ctrl-C while its modules are still being imported ends it as quietly as later."
     try:
-        from binenc.cli import main as command
+        from binenc.commands import main as command
         command()
     except KeyboardInterrupt:
         sys.exit(130)

@@ -41,7 +41,7 @@ def binenc():
 
 def caller(monkeypatch):
     """As `call`, but in this process, which spares the seconds in which a new one imports torch."""
-    from binenc.cli import main
+    from binenc.commands import main
 
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
@@ -68,7 +68,7 @@ def command(monkeypatch):
 @pytest.fixture
 def draw_here(monkeypatch):
     """`command` draws figures in this process: thirteen kernels take half a minute."""
-    monkeypatch.setattr('binenc.launch.execute_notebook', run_notebook_here)
+    monkeypatch.setattr('binenc.execute.execute_notebook', run_notebook_here)
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def compute(folder):
             done = command(*words, cwd=folder)
             assert done.returncode == 0, done.stdout + done.stderr
             (folder / f'{words[0]}.txt').write_text(done.stdout)
-            patch.setattr('binenc.launch.execute_notebook', run_notebook_here)
+            patch.setattr('binenc.execute.execute_notebook', run_notebook_here)
 
 
 # What takes longest comes first, so that processes side by side end at about the same time.

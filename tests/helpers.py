@@ -102,7 +102,7 @@ def run_of(folder):
 
 # a process that is to be killed is forked from a server that has imported torch, which takes seconds
 _processes = multiprocessing.get_context('forkserver')
-_processes.set_forkserver_preload(['binenc._warm', 'binenc.training', 'sklearn.datasets', 'torch._dynamo'])
+_processes.set_forkserver_preload(['binenc.training', 'sklearn.datasets', 'torch._dynamo'])
 
 
 def in_process(function, *args):
@@ -154,11 +154,11 @@ def exit_with_threads(run, results):
     sys.exit(torch.get_num_threads())
 
 
-def run_notebook_here(name, output, parameters, say=None):
+def run_notebook_here(name, output, parameters):
     """Execute a notebook's code in this process, as papermill does in a kernel; keeps no executed copy."""
     from matplotlib import pyplot
 
-    from binenc.launch import notebook_path
+    from binenc.execute import notebook_path
 
     names = {'__name__': '__notebook__'}
     for cell in json.loads(notebook_path(name).read_text())['cells']:
@@ -179,7 +179,7 @@ def describe(run):
 @cache
 def definitions_of(name):
     """What the code of a notebook defines, executed as a module and not as the program."""
-    from binenc.launch import notebook_path
+    from binenc.execute import notebook_path
 
     names = {'__name__': name}
     for cell in json.loads(notebook_path(name).read_text())['cells']:

@@ -7,10 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from binenc import attack_run as attacking_one
-from binenc.attack_rows import ATTACKS, ROW, TABLE, is_attacked, stored_rows
-from binenc.attack_run import attack_run
-from binenc.attacking import summary, wins
+from binenc import restored
 from binenc.attacks import (
     adaptive,
     directions,
@@ -25,11 +22,13 @@ from binenc.attacks import (
     transfer,
 )
 from binenc.errors import UserError
+from binenc.execute import states
 from binenc.experiment import expand
 from binenc.files import SUMS, check_stored, table_path
-from binenc.launch import states
+from binenc.restored import attack_run
 from binenc.run import Run
-from binenc.store import WEIGHTS, run_folder, stored_experiment
+from binenc.store import ATTACKS, ROW, TABLE, WEIGHTS, is_attacked, run_folder, stored_experiment, stored_rows
+from binenc.tables import attack_numbers, wins
 from helpers import TINY
 
 IMAGES = 8
@@ -81,8 +80,8 @@ def pair():
 @pytest.fixture
 def digits(results):
     """A network, images that it classifies correctly, their classes, and perturbations found by line search."""
-    trained = attacking_one.load_run(pair()[0], results)
-    target = attacking_one.Target(trained, 40)
+    trained = restored.load_run(pair()[0], results)
+    target = restored.Target(trained, 40)
     right = target.true == target.predicted
     x, y = target.x[right], target.true[right]
     return Logits(trained.classifier), x, y, line_search(trained.classifier, x, y, nearest_others(x, y, *target.pool))
@@ -178,16 +177,16 @@ def test_masked_gradients_fool_deepfool_but_not_the_minimum(mask, results, monke
     """DeepFool finds nothing and reports a robust network. The minimum over attacks finds perturbations of about the
     size that fools the network without the mask, and where all gradients are 0 it says that they were of no use."""
     run, _ = pair()
-    plain = summary(attack_run(run, None, 50, True, results, say=list).assign(id='plain')).loc['plain']
-    load = attacking_one.load_run
+    plain = attack_numbers(attack_run(run, None, 50, True, results, say=list).assign(id='plain')).loc['plain']
+    load = restored.load_run
     monkeypatch.setattr(
-        attacking_one,
+        restored,
         'load_run',
         lambda *args: replace(trained := load(*args), classifier=mask(trained.classifier)),
     )
-    monkeypatch.setattr(attacking_one, 'evaluate', lambda model, loader: Predicted(model, loader))
+    monkeypatch.setattr(restored, 'evaluate', lambda model, loader: Predicted(model, loader))
     rows = attack_run(run, None, 50, True, results, say=list)
-    masked = summary(rows.assign(id='masked')).loc['masked']
+    masked = attack_numbers(rows.assign(id='masked')).loc['masked']
     assert plain.deepfool_share == 1 and masked.deepfool_share < 0.1
     assert plain.gradient_free_wins == 0 and masked.attacked_images > 25
     assert 0.8 < masked.smallest_perturbation_median / plain.smallest_perturbation_median < 2

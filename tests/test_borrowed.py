@@ -97,7 +97,7 @@ def test_from_training_to_the_table_at_home(lent):
 def test_figures_are_drawn_there(lent):
     """The script executes each notebook of figures in a kernel, and keeps what it executed."""
     drawn = lent / 'borrowed' / 'results' / 'lent'
-    notebooks = {path.name for path in (REPO / 'nbs' / 'figures').glob('*.ipynb')}
+    notebooks = {path.name for path in (REPO / 'nbs' / '5_findings' / 'figures').glob('*.ipynb')}
     assert notebooks <= {path.name for path in (drawn / 'notebooks').iterdir()}
     for kind in 'pdf', 'png':
         assert {'attacks', *FIGURES} == {path.stem for path in (drawn / 'figures').glob(f'*.{kind}')}

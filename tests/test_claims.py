@@ -8,15 +8,13 @@ import pandas as pd
 import pytest
 
 import binenc
-from binenc import claims_report, figures, summaries
-from binenc.attack_rows import ATTACKS, ROW
-from binenc.claims import CLAIMS, METHOD, OTHERS
-from binenc.claims_report import claims_bytes, claims_markdown, compared, judged_runs, keep_report
+from binenc import claims, figures, tables
+from binenc.claims import CLAIMS, METHOD, OTHERS, claims_bytes, claims_markdown, compared, judged_runs, keep_report
 from binenc.errors import UserError
 from binenc.experiment import EXPERIMENTS, expand
 from binenc.files import check_stored, write_json, write_stored
 from binenc.statistics import CONTRADICTED, SUPPORTED, UNDECIDED
-from binenc.store import keep_experiment, run_folder
+from binenc.store import ATTACKS, ROW, keep_experiment, run_folder
 from helpers import REPO
 
 RESULTS = REPO / 'results'
@@ -74,7 +72,7 @@ def attacked(folder, gain):
 
 
 def report_of(folder, partial=False):
-    return claims_report.claims_report(compared('made-up', folder, partial))
+    return claims.claims_report(compared('made-up', folder, partial))
 
 
 def verdicts_of(report):
@@ -243,12 +241,12 @@ def test_published_numbers(tmp_path):
     assert report_of(tmp_path)['published']['rows'] == []
     e = planned(dataset='cifar10')
     make_up(tmp_path / 'other', e=e)
-    about = claims_report.claims_report(compared(e, tmp_path / 'other'))['published']
+    about = claims.claims_report(compared(e, tmp_path / 'other'))['published']
     rows = {(row['arm'], row['measure']): row for row in about['rows']}
     assert rows['bin_enc', 'test_accuracy']['theirs'] == pytest.approx(0.9486)
     assert rows['no_pen', 'mahalanobis_auroc']['source'] == 'ICLR 2025 submission p.9 Table 2'
     assert any(line.startswith('backbone mlp instead of resnet18') for line in about['differs'])
-    text = claims_markdown(claims_report.claims_report(compared(e, tmp_path / 'other')))
+    text = claims_markdown(claims.claims_report(compared(e, tmp_path / 'other')))
     assert '0.9486 ± 0.0009' in text and 'backbone mlp instead of resnet18' in text
 
 
@@ -273,16 +271,16 @@ def test_arms_of_other_experiments_do_not_matter(tmp_path):
 def test_committed_claims_follow_from_the_runs(name):
     """To the byte: claims.json and claims.md where the grid is complete, and the tables of verdicts and selection."""
     results = figures.StoredResults([name], RESULTS)
-    reports, refused = claims_report.judged_experiments(results.experiments, RESULTS)
+    reports, refused = claims.judged_experiments(results.experiments, RESULTS)
     assert bool(refused) == (not results.runs[name].finished.all()) != bool(reports)
     for report in reports.values():
         for file, content in claims_bytes(report).items():
             assert (RESULTS / name / file).read_bytes() == content, file
-    table = summaries.selection_table(results)
+    table = tables.selection_table(results)
     drawn = {
-        'claims.md': claims_report.verdict_markdown(reports, refused),
-        'claims.csv': claims_report.verdict_table(reports).to_csv(index=False),
-        'selection.md': summaries.selection_markdown(table, results.captions()),
+        'claims.md': claims.verdict_markdown(reports, refused),
+        'claims.csv': claims.verdict_table(reports).to_csv(index=False),
+        'selection.md': tables.selection_markdown(table, results.captions()),
         'selection.csv': table.to_csv(index=False),
     }
     for file, text in drawn.items():

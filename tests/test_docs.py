@@ -21,8 +21,8 @@ def book(tmp_path_factory):
 
 def test_every_page_is_there(book):
     """A page for each chapter and each module, the report, and none without a way to it."""
-    chapters = {path.stem for path in (REPO / 'nbs').glob('[0-9]*.ipynb')}
-    assert chapters == {path.stem for path in (book / 'chapters').glob('[0-9]*.html')}
+    chapters = {path.stem for path in (REPO / 'nbs').glob('*/[0-9]*.ipynb')}
+    assert chapters == {path.stem for path in (book / 'chapters').glob('*/[0-9]*.html')}
     modules = {name.partition('_')[2] for name in chapters}
     assert modules == {path.stem for path in (book / 'reference').glob('*.html')}
     front = (book / 'index.html').read_text()

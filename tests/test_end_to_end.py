@@ -1,10 +1,14 @@
 """From the sweep to the figures, as someone who uses the command sees it."""
 
+import os
 import re
 import shutil
 import signal
 import subprocess
+import sys
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -44,19 +48,18 @@ def test_sweep_says_what_it_does(finished):
     assert said.count(': finished in ') == 2 and '8 finished of 8 runs' in said, said
 
 
-def test_a_kernel_lost_after_its_run_was_stored(command, tmp_path, monkeypatch):
+def test_a_process_lost_after_its_run_was_stored(command, tmp_path, monkeypatch):
     """The run is finished, and said to be; what happened to the executed notebook is a note."""
 
-    def lose(*words, **options):
-        run_notebook_here(*words, **options)
-        raise TimeoutError('no answer') # an OSError, as nbclient's timeouts are, but no disk is full
+    def lose(*words):
+        run_notebook_here(*words)
+        os._exit(9)
 
-    monkeypatch.setattr('binenc.launch.execute_notebook', lose)
+    monkeypatch.setattr('binenc.execute.execute_notebook', lose)
     one = settings(experiment='tiny', model='no_pen', replicate=0, lr='1e-3', **TINY)
     done = command('sweep', 'demo', *one, '--jobs', 1, cwd=tmp_path)
     assert done.returncode == 0 and done.stdout.count(': finished in ') == 1, done.stdout + done.stderr
-    assert re.search('note: what is stored is complete, although run no_pen-.* TimeoutError: no answer', done.stdout)
-    assert not list(tmp_path.rglob('failed.json'))
+    assert 'note: its process was killed' in done.stdout and not list(tmp_path.rglob('failed.json'))
 
 
 def test_a_run_leaves_what_the_design_promises(finished):
@@ -204,23 +207,23 @@ def test_two_experiments_as_columns(command, draw_here, copy):
 
 def test_experiments_of_one_title_stay_apart(copy):
     """The same data set twice: each has rows, a column and a title of its own."""
-    from binenc import claims_report, figures, summaries
+    from binenc import claims, figures, tables
 
     add_experiment(copy)
     path = copy / 'results' / 'other' / 'experiment.json'
     path.write_text(path.read_text().replace('"Other"', '"Digits"'))
     (path.parent / 'SHA256SUMS').unlink()
     results = figures.StoredResults(['tiny', 'other'], copy / 'results')
-    reports, refused = claims_report.judged_experiments(results.experiments, copy / 'results')
-    assert list(claims_report.verdict_table(reports))[1:] == ['Digits (tiny), n = 2', 'Digits (other), n = 1']
+    reports, refused = claims.judged_experiments(results.experiments, copy / 'results')
+    assert list(claims.verdict_table(reports))[1:] == ['Digits (tiny), n = 2', 'Digits (other), n = 1']
     assert not refused
     assert {report['title'] for report in reports.values()} == {'Digits'}
-    assert summaries.as_markdown(summaries.accuracy_table(results), []).count('| NoPen |') == 2
+    assert tables.as_markdown(tables.accuracy_table(results), []).count('| NoPen |') == 2
 
 
 def test_number_of_fewer_runs_says_so():
     """A metric that one replicate does not have is a mean over the others, and not passed off as one over all."""
-    from binenc.summaries import as_markdown
+    from binenc.tables import as_markdown
 
     table = pd.DataFrame(
         [('Digits', 'BinEnc', 'accuracy', 0.5, 0.1, 3), ('Digits', 'BinEnc', 'AUROC', 0.7, 0.1, 2)],
@@ -260,20 +263,29 @@ def test_a_clone_knows_its_finished_runs(command, copy):
     assert 'digits train: 1,437 images' in command('data', 'tiny', cwd=copy).stdout
 
 
-def test_figures_read_each_run_once(copy, monkeypatch):
-    """Ten thousand runs take seconds to read; figures of a part of them, by settings, have only that part."""
-    from binenc import console, figures, launch, results
-    read, read_run = [], results.read_run
-    monkeypatch.setattr(results, 'read_run', lambda folder: read.append(folder.run.id) or read_run(folder))
-    monkeypatch.setattr(launch, 'draw_figures', lambda *_: None)
-    monkeypatch.setattr(console, 'show_tables', lambda _: None)
-    console.draw(['tiny'], [], copy / 'results')
-    assert sorted(read) == sorted(run.id for run in runs_of(copy))
-    table = results.collect('tiny', copy / 'results')
-    whole = figures.StoredResults(['tiny'], copy / 'results', collected={'tiny': table})
-    assert whole.runs['tiny'] is table
-    part = figures.StoredResults(['tiny'], copy / 'results', ['replicate=0'], {'tiny': table})
-    assert len(part.runs['tiny']) == len(table) / 2
+COUNT_READS = """
+import os, sys
+log = os.open(sys.argv.pop(1), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+def note(event, args):
+    if event == 'open' and str(args[0]).startswith(os.getcwd()) and args[1] in ('r', 'rb', None):
+        os.write(log, f'{args[0]}\\n'.encode())
+sys.addaudithook(note) # copies of this process have it too
+from binenc.commands import main
+main()
+"""
+
+
+def test_figures_read_each_file_once(copy):
+    """The real notebooks, in processes of their own: what they draw from was read before they began."""
+    words = ['figures', 'tiny', '--results', copy / 'results']
+    command = [sys.executable, '-c', COUNT_READS, copy / 'log', *words]
+    command = [*map(str, command)]
+    done = subprocess.run(command, cwd=copy, env=environment(), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    opened = (copy / 'log').read_text().splitlines()
+    stored = [path for path in opened if '/tables/' not in path]
+    read = Counter(path for path in stored if Path(path).suffix in ('.csv', '.npz', '.json', '.gz'))
+    assert len(read) > 10 and set(read.values()) == {1}, read.most_common(5)
 
 
 def test_finished_runs_come_back_into_the_grid(command, copy):
@@ -288,8 +300,8 @@ def test_finished_runs_come_back_into_the_grid(command, copy):
 
 def test_measured_again_from_stored_weights(command, copy, monkeypatch):
     """As in a clone: weights and tables give every number again; what is measured is not measured twice."""
-    import binenc.launch
-    monkeypatch.setattr(binenc.launch, 'execute_notebook', run_notebook_here)
+    import binenc.execute
+    monkeypatch.setattr(binenc.execute, 'execute_notebook', run_notebook_here)
     runs, results = runs_of(copy), copy / 'results'
     before = {run: run_folder(run, results).metrics for run in runs}
     shutil.rmtree(results / 'tiny' / 'runs')

@@ -82,12 +82,12 @@ def run(repo, *words):
 
 
 COMMANDS = '''
-import json, sys, binenc.figures, binenc.launch
+import json, sys, binenc.figures, binenc.execute
 from helpers import run_notebook_here
-binenc.launch.execute_notebook = run_notebook_here # in this process: kernels take half a minute
+binenc.execute.execute_notebook = run_notebook_here # in this process: kernels take half a minute
 if sys.argv[2] == 'False':
     binenc.figures.save_figure = lambda *args: [] # most of the time that figures and tables take
-from binenc.cli import main
+from binenc.commands import main
 for words in json.loads(sys.argv[1]):
     sys.argv = ['binenc', *words]
     try:

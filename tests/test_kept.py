@@ -7,19 +7,17 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from binenc.attack_rows import ROW, TABLE, stored_rows
-from binenc.checkpoints import CHECKPOINT, PREVIOUS, find_checkpoint
+from binenc.commands import wait_for_others
 from binenc.errors import UserError
+from binenc.execute import failed, pending, states
 from binenc.experiment import expand
 from binenc.files import NEXT_SUMS, SUMS, check_stored, digest, read_csv, read_stored, settle, write_bytes, write_stored
-from binenc.launch import failed, pending, states
 from binenc.measures import largest_difference
-from binenc.measuring import measure_run
-from binenc.merging import merge
-from binenc.results import keep_results
+from binenc.restored import measure_run
+from binenc.results import keep_results, merge
 from binenc.run import Run
-from binenc.status import wait_for_others
-from binenc.store import run_folder, stored_experiment
+from binenc.store import ROW, TABLE, run_folder, stored_experiment, stored_rows
+from binenc.training import CHECKPOINT, PREVIOUS, find_checkpoint
 from helpers import REPO, TINY
 
 
@@ -79,7 +77,7 @@ def test_a_run_that_is_just_being_stored_is_not_measured(trained, tmp_path):
 def test_digest_that_looks_like_a_number(name, trained, tmp_path, monkeypatch):
     """Rows of attacks belong to weights by the text of their digest."""
     run = Run(**TINY)
-    monkeypatch.setattr('binenc.attack_rows.weights_digest', lambda run, results_dir: name)
+    monkeypatch.setattr('binenc.store.weights_digest', lambda run, results_dir: name)
     folder = run_folder(run, tmp_path)
     rows = pd.DataFrame([[1, 2, 2, 'deepfool', 0.1, 0.2, 0.3, name]], columns=ROW)
     write_bytes(folder / TABLE, rows.to_csv(index=False).encode())
@@ -170,7 +168,7 @@ def test_checkpoint_that_cannot_be_read(trained, tmp_path):
 
 def test_waiting_ends_with_a_signal(monkeypatch):
     """`sweep --wait` waits for other processes, but not after a signal."""
-    monkeypatch.setattr('binenc.status.states', lambda runs, results_dir: [('running', '')] * len(runs))
+    monkeypatch.setattr('binenc.commands.states', lambda runs, results_dir: [('running', '')] * len(runs))
     assert not wait_for_others([Run()], Path('results'), lambda: True)
 
 

@@ -13,9 +13,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from binenc import animation, attacks, gallery, image_files, summaries
+from binenc import animation, attacks, datasets, gallery, tables
 from binenc.arms import ARMS
-from binenc.attacking import ATTACKS, budget_curve, run_summary
 from binenc.binarity import class_codes
 from binenc.collapse import collapse_metrics
 from binenc.data import DeviceLoader, ImageData
@@ -25,12 +24,14 @@ from binenc.figures import StoredResults, within_class_figure
 from binenc.geometry import cdnv, class_geometry, decode
 from binenc.head import BinaryEncodingHead, CosineHead, DirectHead
 from binenc.measures import MEASURES
-from binenc.measuring import load_run
 from binenc.models import build_classifier
 from binenc.reliability import ErrorScores, calibration_error, error_auroc, fpr_at_95
+from binenc.restored import load_run
 from binenc.robustness import deepfool
 from binenc.run import Run
 from binenc.schedules import gamma_at, gamma_schedule
+from binenc.store import ATTACKS
+from binenc.tables import budget_curve, run_summary
 from helpers import REPO
 
 X = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
@@ -115,9 +116,9 @@ def test_sixteen_bits_of_colour_are_refused(tmp_path):
     """Pillow would cut them to eight."""
     png(tmp_path / '8.png', 8)
     png(tmp_path / '16.png', 16)
-    assert image_files.decode(tmp_path / '8.png').shape == (4, 4, 3)
+    assert datasets.decode(tmp_path / '8.png').shape == (4, 4, 3)
     with pytest.raises(UserError, match='16.png cannot be read as an image of 8 bits per channel'):
-        image_files.decode(tmp_path / '16.png')
+        datasets.decode(tmp_path / '16.png')
 
 
 def test_photographs_are_upright(tmp_path):
@@ -128,7 +129,7 @@ def test_photographs_are_upright(tmp_path):
     turned = Image.Exif()
     turned[0x112] = 6
     picture.save(tmp_path / 'turned.png', exif=turned)
-    assert np.array_equal(image_files.decode(tmp_path / 'turned.png'), np.rot90(pixels, -1))
+    assert np.array_equal(datasets.decode(tmp_path / 'turned.png'), np.rot90(pixels, -1))
 
 
 def test_too_many_pixels(tmp_path, monkeypatch):
@@ -137,7 +138,7 @@ def test_too_many_pixels(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 1000)
     before = list(warnings.filters)
     with pytest.warns(Image.DecompressionBombWarning), pytest.raises(UserError, match='too many pixels'):
-        image_files.decode_all([tmp_path / 'large.png'])
+        datasets.decode_all([tmp_path / 'large.png'])
     assert warnings.filters == before
 
 
@@ -224,7 +225,7 @@ def test_names_that_mean_something_to_others():
     animation._write(ax, 0, 0, '$_$')
     fig.canvas.draw()
     plt.close(fig)
-    assert summaries.markdown_table(pd.DataFrame({'class': ['a|b'], 'bit': [1]})).splitlines()[2] == r'| a\|b | 1 |'
+    assert tables.markdown_table(pd.DataFrame({'class': ['a|b'], 'bit': [1]})).splitlines()[2] == r'| a\|b | 1 |'
 
 
 def test_curves_of_runs_that_all_diverged():

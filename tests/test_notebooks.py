@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 
 import lint
 from binenc.errors import UserError
-from binenc.launch import execute_notebook
+from binenc.execute import execute_notebook
 from binenc.run import Run
 from helpers import BINENC, REPO, environment
 from lint import source
@@ -83,10 +83,11 @@ def test_papermill_reads_every_parameter(path):
 def test_parameters_of_train_are_the_fields_of_run():
     """Names, order and defaults; then where results and data are. A field that is not there yet works all the same,
     and `make prepare` adds it."""
-    cell = next(cell for cell in code_cells(read(REPO / 'nbs' / 'train.ipynb')) if 'parameters' in tags(cell))
+    path = REPO / 'nbs' / '4_training' / 'train.ipynb'
+    cell = next(cell for cell in code_cells(read(path)) if 'parameters' in tags(cell))
     values = {}
     exec(source(cell), values)
-    found = [(name, values[name]) for name in papermill.inspect_notebook(str(REPO / 'nbs' / 'train.ipynb'))]
+    found = [(name, values[name]) for name in papermill.inspect_notebook(str(path))]
     known = [(f.name, f.default) for f in fields(Run) if f.name in values]
     assert found[:-2] == known and len(known) >= 35
     assert [name for name, _ in found[-2:]] == ['results_dir', 'data_dir']
@@ -95,15 +96,13 @@ def test_parameters_of_train_are_the_fields_of_run():
 def test_unknown_parameter_is_refused(tmp_path):
     """papermill itself would warn and go on with the default."""
     with pytest.raises(UserError, match="train.ipynb has no parameter 'learning_rate': it has augment"):
-        execute_notebook('train.ipynb', tmp_path / 'train.ipynb', {'learning_rate': 1.0})
+        execute_notebook('4_training/train.ipynb', tmp_path / 'train.ipynb', {'learning_rate': 1.0})
     assert not list(tmp_path.iterdir())
 
 
 # these are about files and commands
 WITHOUT_PICTURE = {f'{name}.ipynb' for name in (
-    '08_errors', '11_measures', '19_files', '20_locks', '21_process', '22_store', '23_checkpoints', '25_attack_rows',
-    '27_merging', '30_published', '36_launch',
-    '37_scheduler', '38_submission', '39_slurm', '40_status', '41_console', '42_cluster', '46_report', '48_cli')}
+    '01_errors', '02_measures', '01_files', '02_locks', '03_store', '02_slurm', '03_commands', '07_report')}
 
 
 @each_chapter
@@ -120,13 +119,13 @@ def test_chapter_is_committed_executed(path):
 PROGRAM = """
 from pathlib import Path
 import nbformat
-from binenc import launch
+from binenc import execute
 cells = [nbformat.v4.new_code_cell('number = 0', metadata={'tags': ['parameters']})]
 cells += [nbformat.v4.new_code_cell(text) for text in TEXTS]
 kernel = {'name': 'python3', 'display_name': 'Python 3', 'language': 'python'}
 nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={'kernelspec': kernel}), 'tiny.ipynb')
-launch.notebook_path = lambda name: Path(name)
-launch.execute_notebook('tiny.ipynb', Path('out.ipynb'), {'number': 7})
+execute.notebook_path = lambda name: Path(name)
+execute.execute_notebook('tiny.ipynb', Path('out.ipynb'), {'number': 7})
 print('printed', nbformat.read('out.ipynb', 4).cells[-1].outputs[0].text)
 """
 PRINT = 'print(number)'
@@ -184,7 +183,7 @@ def test_nothing_of_this_machine_is_committed(tracked):
 
 IS_TORCH_IMPORTED = '''
 import sys
-from binenc.cli import main
+from binenc.commands import main
 sys.argv[0] = 'binenc'
 try:
     main()

@@ -16,21 +16,20 @@ import torch
 from PIL import Image
 
 import binenc
-from binenc import console, overview
+from binenc import commands, figures
 from binenc.arms import ARMS
 from binenc.data import load_data, stratified
-from binenc.datasets import dataset_info
+from binenc.datasets import dataset_info, decode_all
 from binenc.errors import UserError
 from binenc.evaluation import Predictions, split_numbers
 from binenc.experiment import parse_settings
 from binenc.gallery import wall
-from binenc.image_files import decode_all
 from binenc.measures import MEASURES, Measure
-from binenc.measuring import load_run
-from binenc.merging import merge
+from binenc.restored import load_run
+from binenc.results import merge
 from binenc.run import Run
 from binenc.store import run_folder, stored_experiment
-from binenc.summaries import markdown_table
+from binenc.tables import markdown_table
 from binenc.training import train
 from helpers import TINY, run_notebook_here, settings
 
@@ -72,7 +71,7 @@ def test_results_under_another_name(finished, tmp_path):
 
 def test_a_measurement_that_fails(command, copy, monkeypatch):
     """Measured before or not: the command fails, and does not say that nothing differs."""
-    monkeypatch.setattr('binenc.launch.execute_notebook', run_notebook_here)
+    monkeypatch.setattr('binenc.execute.execute_notebook', run_notebook_here)
     words = 'measure', 'tiny', '--only', 'accuracy', '--again', *settings(model='bin_enc', replicate=0), '--jobs', 1
     assert command(*words, cwd=copy).returncode == 0
     for weights in copy.glob('results/tiny/runs/bin_enc-*-r0-*/weights.safetensors'):
@@ -101,7 +100,7 @@ def test_names_with_marks(monkeypatch):
     wall(picture, names).canvas.draw()
     table = pd.DataFrame({'class': names, 'bit 1': 0, 'bit 2': 1, 'share': 1.})
     fig, ax = plt.subplots()
-    overview._draw_bits(ax, table, 'blue')
+    figures._draw_bits(ax, table, 'blue')
     fig.canvas.draw()
     plt.close(fig)
     assert r'| a\|b \<b> |' in markdown_table(table)
@@ -151,10 +150,10 @@ def test_a_class_with_one_image():
 def test_notes_of_runs_are_shown_once(monkeypatch):
     """That a layer has too few vertices concerns the reader of a sweep, once."""
     text = io.StringIO()
-    monkeypatch.setattr(console.out, '_file', text)
-    with console.Bar('mine', 2) as bar:
+    monkeypatch.setattr(commands.out, '_file', text)
+    with commands.Bar('mine', 2) as bar:
         for replicate in 0, 1:
-            bar.line(Run(replicate=replicate), 'note: 1 nodes have 2 vertices, fewer than the 3 classes')
+            bar.progress(Run(replicate=replicate), {'notes': ['1 nodes have 2 vertices, fewer than the 3 classes']})
     assert text.getvalue().count('fewer than the 3 classes') == 1
 
 

@@ -38,9 +38,9 @@ def test_wheel_holds_notebooks_without_outputs(built):
     with zipfile.ZipFile(built) as wheel:
         names = [name for name in wheel.namelist() if name.endswith('.ipynb')]
         cells = [cell for name in names for cell in json.loads(wheel.read(name))['cells']]
-    run = ('train', 'measure', 'attack', 'report')
-    figures = sorted(f'binenc/nbs/figures/{path.name}' for path in (REPO / 'nbs' / 'figures').glob('*.ipynb'))
-    assert sorted(names) == sorted([*(f'binenc/nbs/{name}.ipynb' for name in run), *figures])
+    paths = [*(REPO / 'nbs' / '4_training' / f'{name}.ipynb' for name in ('train', 'measure', 'attack')),
+             REPO / 'nbs' / '5_findings' / 'report.ipynb', *REPO.glob('nbs/5_findings/figures/*.ipynb')]
+    assert sorted(names) == sorted(f'binenc/{path.relative_to(REPO)}' for path in paths)
     assert not [cell for cell in cells if cell.get('outputs')]
     assert built.stat().st_size < 1_500_000
 

@@ -9,7 +9,7 @@ import torch
 
 from binenc.errors import UserError
 from binenc.experiment import expand
-from binenc.measuring import load_run
+from binenc.restored import load_run
 from binenc.results import collect
 from binenc.run import Run
 from binenc.store import run_folder

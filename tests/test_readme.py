@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from binenc.claims_report import claims_report, compared, verdict_markdown
+from binenc.claims import claims_report, compared, verdict_markdown
 from binenc.files import read_json
 from binenc.statistics import compare
 from binenc.store import stored_experiment
-from binenc.summaries import by_replicate, in_print, with_attacks
+from binenc.tables import by_replicate, in_print, with_attacks
 from helpers import REPO, definitions_of
 from lint import source
 from readme import render

@@ -93,13 +93,13 @@ def test_what_is_missing_is_said(tmp_path):
 
 def test_one_part_that_fails_is_said(monkeypatch):
     """A network that cannot be looked at takes no other part of the report with it."""
-    from binenc import figures, gallery, sections
+    from binenc import figures, gallery
 
     def diverged(trained):
         raise UserError('the run diverged')
 
     monkeypatch.setattr(gallery, 'look', diverged)
-    assert 'the run diverged.' in sections.image_section(figures.StoredResults(['demo'], RESULTS))
+    assert 'the run diverged.' in report.image_section(figures.StoredResults(['demo'], RESULTS))
 
 
 def test_unknown_experiment(tmp_path):

@@ -10,14 +10,13 @@ import torch
 
 import binenc.training as training
 from binenc.arms import ARMS, PAPER_ARMS
-from binenc.checkpoints import CHECKPOINT, PREVIOUS, find_checkpoint, read_checkpoint
 from binenc.errors import UserError
 from binenc.files import read_json, write_json
 from binenc.losses import LOSSES
 from binenc.run import Run
 from binenc.schedules import GAMMA_SCHEDULES, LR_SCHEDULES
 from binenc.store import run_folder
-from binenc.training import Stopped, train
+from binenc.training import CHECKPOINT, PREVIOUS, Stopped, find_checkpoint, read_checkpoint, train
 from helpers import (
     STORED,
     TINY,

@@ -6,26 +6,27 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from binenc.attack_rows import (
+from binenc.claims import claims_markdown, claims_report, compared
+from binenc.experiment import EXPERIMENTS, expand, part_line
+from binenc.figures import StoredResults
+from binenc.files import json_bytes, write_stored
+from binenc.results import collect, keep_attacks, keep_results, merge
+from binenc.store import (
     ATTACKS,
     ROW,
+    RUN_FILES,
     TABLE,
     attack_files,
     compared_attacks,
     gathered,
+    keep_experiment,
     kept_attacks,
+    kept_rows,
+    run_folder,
     stored_rows,
     unattacked_lines,
     weights_digest,
 )
-from binenc.attacking import keep_attacks
-from binenc.claims_report import claims_markdown, claims_report, compared
-from binenc.experiment import EXPERIMENTS, expand, part_line
-from binenc.figures import StoredResults
-from binenc.files import json_bytes, write_stored
-from binenc.merging import merge
-from binenc.results import collect, keep_results
-from binenc.store import RUN_FILES, keep_experiment, kept_rows, run_folder
 from binenc.training import train
 from helpers import TINY
 

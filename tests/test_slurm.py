@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from binenc.execute import run_state
 from binenc.experiment import expand, find_experiment, parse_settings
 from binenc.files import write_json
-from binenc.launch import run_state
 from binenc.store import run_folder
 from helpers import REPO, settings, wait_for
 from slurm_cluster import SlurmCluster, why_not
@@ -413,13 +413,13 @@ def test_many_kernels_at_once(site, cluster, tmp_path):
     script.write_text(f"""
 import os, time
 from pathlib import Path
-from binenc import launch
-launch.notebook_path = lambda name: Path({str(tmp_path)!r}) / 'nbs' / name
+from binenc import execute
+execute.notebook_path = lambda name: Path({str(tmp_path)!r}) / 'nbs' / name
 import papermill
 task, started = int(os.environ['FIRST']) + int(os.environ['SLURM_ARRAY_TASK_ID']), Path({str(tmp_path)!r}) / 'started'
 started.mkdir(exist_ok=True); (started / str(task)).touch()
 while len(os.listdir(started)) < 24: time.sleep(0.01) # all kernels at the same moment
-launch.execute_notebook('tiny.ipynb', Path({str(tmp_path)!r}) / 'out' / f'{{task}}.ipynb', {{'number': task}})
+execute.execute_notebook('tiny.ipynb', Path({str(tmp_path)!r}) / 'out' / f'{{task}}.ipynb', {{'number': task}})
 """)
     for first in 0, 8, 16:
         log = f'--output={tmp_path}/{first}-%a.log'

@@ -7,8 +7,8 @@ import sys
 import pytest
 
 from binenc.experiment import EXPERIMENTS, expand, parse_settings
+from binenc.slurm import plans_folder
 from binenc.store import run_folder
-from binenc.submission import plans_folder
 from helpers import TINY, environment, in_process, settings, train_slowly, wait_for
 
 ONE = dict(experiment='tiny', model='bin_enc', replicate=0, lr='1e-3', **{**TINY, 'epochs': 80, 'log_every': 40})
@@ -69,9 +69,6 @@ class Finder:
         if name == module:
             sys.meta_path.remove(Finder)
             os.kill(os.getpid(), number)
-if module == 'torch': # the command's own import is meant: it would ask a process with torch about the data first
-    import binenc.kernels
-    binenc.kernels.call_warm = lambda *_: None
 sys.meta_path.insert(0, Finder)
 runpy.run_module('binenc', run_name='__main__')
 """

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
-from binenc import figures, measuring, summaries
+from binenc import figures, restored
+from binenc import tables as tables_of
 from binenc.experiment import EXPERIMENTS, expand, part_line
 from binenc.files import package_version
 from binenc.measures import MEASURES
@@ -23,11 +24,11 @@ NO_POINTS = ['cifar10-jpeg-cpu'] # its tables and figures are kept, which were d
 STORED = [name for name in KEPT if stored_experiment(name, RESULTS).settings.get('store_latents', True)]
 # without latents they only pick learning rates, or change one thing: nothing is drawn
 SUMMARIES = {
-    'overview_code': summaries.code_summary,
-    'overview_performance': summaries.performance_summary,
-    'table1_accuracy': summaries.accuracy_table,
-    'table2_auroc': summaries.auroc_table,
-    'table3_perturbation': summaries.perturbation_table,
+    'overview_code': tables_of.code_summary,
+    'overview_performance': tables_of.performance_summary,
+    'table1_accuracy': tables_of.accuracy_table,
+    'table2_auroc': tables_of.auroc_table,
+    'table3_perturbation': tables_of.perturbation_table,
 }
 
 
@@ -112,7 +113,7 @@ def test_tables_follow_from_the_runs(experiment):
     results, tables = figures.StoredResults([experiment], RESULTS), RESULTS / experiment / 'tables'
     for name, summary in SUMMARIES.items():
         table = summary(results)
-        assert (tables / f'{name}.md').read_text() == summaries.as_markdown(table, results.captions()), name
+        assert (tables / f'{name}.md').read_text() == tables_of.as_markdown(table, results.captions()), name
         assert (tables / f'{name}.csv').read_text() == table.to_csv(index=False), name
 
 
@@ -181,8 +182,8 @@ def test_committed_weights_give_the_stored_numbers(tmp_path, command, draw_here,
     runs = runs_with_weights(expand(stored_experiment('demo', tmp_path)), tmp_path)
     assert len(runs) == 12 and {run.model for run in runs} == {'bin_enc', 'lin_pen', 'nonlin_pen', 'no_pen'}
     before = {run: stored_numbers(run, tmp_path) for run in runs}
-    taken, take = {}, measuring.all_numbers
-    monkeypatch.setattr(measuring, 'all_numbers', lambda run, *args: taken.setdefault(run, take(run, *args)))
+    taken, take = {}, restored.all_numbers
+    monkeypatch.setattr(restored, 'all_numbers', lambda run, *args: taken.setdefault(run, take(run, *args)))
     threads = torch.get_num_threads()
     done = command('measure', 'demo', '--jobs', 1, '--results', tmp_path, cwd=tmp_path)
     torch.set_num_threads(threads)

@@ -17,10 +17,8 @@ from binenc.experiment import EXPERIMENTS
 from binenc.files import write_json
 from binenc.locks import job_exists
 from binenc.run import Run
-from binenc.scheduler import scheduler
-from binenc.slurm import run_task, send_all
+from binenc.slurm import Submission, array_command, run_task, scheduler, send_all, write_plan
 from binenc.store import keep_experiment, record_start, run_folder
-from binenc.submission import Submission, array_command, write_plan
 from helpers import BINENC, REPO, TINY, settings
 
 GOLDEN = Path(__file__).parent / 'golden' / 'submissions.txt'
@@ -175,13 +173,13 @@ def test_a_task_that_never_gets_through_an_epoch(tmp_path, monkeypatch, capsys):
 
 def test_figures_after_every_run_failed(tmp_path, monkeypatch, capsys):
     """Nothing can be drawn: the job says so by failing, and still lists the runs."""
-    from binenc import cluster
+    from binenc import commands
 
     monkeypatch.setattr('binenc.slurm.submit_again', lambda e, s: [])
     e = EXPERIMENTS['demo'].override(model='bin_enc', replicate=0, experiment='lost')
     keep_experiment(e, tmp_path)
     with pytest.raises(UserError, match='no run has finished'):
-        cluster.finish_arrays(e, replace(PAPER, experiment='lost', results_dir=tmp_path))
+        commands.finish_arrays(e, replace(PAPER, experiment='lost', results_dir=tmp_path))
     assert 'lost: 2 new of 2 runs' in capsys.readouterr().out
 
 

@@ -12,8 +12,7 @@ import torch
 from binenc.errors import UserError, shown, unknown
 from binenc.files import SUMS, read_stored, write_stored
 from binenc.head import BinaryEncodingHead
-from binenc.merging import merge
-from binenc.results import keep_results
+from binenc.results import keep_results, merge
 from binenc.run import Run
 from binenc.store import keep_experiment, run_folder, stored_experiment, tidy
 from binenc.training import train
@@ -154,7 +153,7 @@ def test_diverged_runs_are_marked_listed_and_the_rest_is_drawn(lrs, tmp_path):
 
     from binenc.figures import StoredResults
     from binenc.results import collect, diverged_line
-    from binenc.summaries import accuracy_table, as_markdown, auroc_table, code_summary
+    from binenc.tables import accuracy_table, as_markdown, auroc_table, code_summary
 
     experiment = replace(small_experiment(('bin_enc', 'no_pen')), lrs=lrs)
     compute(experiment, tmp_path)
@@ -177,7 +176,7 @@ def test_the_notebook_stores_in_the_folder_where_it_is_executed(tmp_path, monkey
     from helpers import run_notebook_here
 
     monkeypatch.chdir(tmp_path)
-    run_notebook_here('train.ipynb', 'out.ipynb', dict(TINY, epochs=1, lr=1e-3))
+    run_notebook_here('4_training/train.ipynb', 'out.ipynb', dict(TINY, epochs=1, lr=1e-3))
     assert len(list((tmp_path / 'results' / 'scratch' / 'runs').glob('*/metrics.json'))) == 1
-    monkeypatch.chdir(REPO / 'nbs')
+    monkeypatch.chdir(REPO / 'nbs' / '4_training')
     assert default_place('results').resolve() == REPO / 'results'

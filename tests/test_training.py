@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from binenc.arms import ARMS
-from binenc.checkpoints import build_optimizer, new_training
 from binenc.data import load_splits, make_loaders
 from binenc.evaluation import evaluate
 from binenc.experiment import Experiment, expand
@@ -26,7 +25,7 @@ from binenc.results import collect, select
 from binenc.run import Run
 from binenc.schedules import gamma_at
 from binenc.store import read_history, run_folder
-from binenc.training import LONG_EPOCH, WayBack, prepare, train, train_epoch
+from binenc.training import LONG_EPOCH, WayBack, build_optimizer, new_training, prepare, train, train_epoch
 from helpers import REPO, STORED, TINY, exit_with_threads, in_process, stored
 
 ONE = Run(**{**TINY, 'epochs': 1, 'log_every': 1, 'train_images': 300, 'batch_size': 50})
