@@ -363,8 +363,9 @@ def failed(attempt: Attempt, error: UserError) -> tuple[str, str]: # state and r
     if folder.owner: return 'running', ''
     if isinstance(error, Killed) and folder.stop_requested: return 'interrupted', ''
     try:
-        write_json(folder / 'failed.json', {
-            'reason': str(error), 'notebook': attempt.notebook.name, 'died': isinstance(error, Killed)})
+        if not attempt.stage.stored: # a run that is measured or attacked has not failed
+            write_json(folder / 'failed.json', {
+                'reason': str(error), 'notebook': attempt.notebook.name, 'died': isinstance(error, Killed)})
     except UserError:
         pass # the disk is full: the reason is told all the same
     return 'failed', f'{error} (see {attempt.notebook})'
@@ -446,6 +447,8 @@ class Sweep:
             while self.running or self.waiting and not self.stopping:
                 while self.waiting and len(self.running) < self.jobs and not self.stopping:
                     self.begin(self.waiting.pop(0))
+                    if self.stopping: # meanwhile
+                        self.stop()
                 wait([attempt.process.process.sentinel for attempt in self.running.values()], LOOK)
                 self.look()
             self.received = signals.received
