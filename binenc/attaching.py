@@ -18,18 +18,12 @@ from .errors import UserError, shown
 from .head import BinaryEncodingHead
 
 # %% ../nbs/01a_attach.ipynb #75a52de0
-class _Kept(threading.local):
-    "Latents of the last call, for each thread its own. Copies and pickles begin without."
-    last: Tensor | None = None
-    asked: bool = False # whether to keep them outside of training too
-    def __reduce__(self) -> tuple[type['_Kept'], tuple[()]]: return _Kept, ()
-
 class AttachedHead(BinaryEncodingHead):
     "A `BinaryEncodingHead` that gives logits alone. `latents(model)` hands out z of its last call."
     _is_replica: bool = False # nn.DataParallel says so to its copies
     def __init__(self, *sizes: Any, **options: Any): # those of BinaryEncodingHead
         super().__init__(*sizes, **options)
-        self._kept = _Kept()
+        self._kept = threading.local() # z, and asked: whether to keep it outside of training too
 
     def forward(self, features: Tensor) -> Tensor: # (n, in_features) -> logits (n, num_classes), float32 or float64
         logits, z = super().forward(features)
@@ -37,10 +31,18 @@ class AttachedHead(BinaryEncodingHead):
         return logits
 
     def _keep(self, z: object) -> None: # a tracer calls with something that stands for a tensor
-        if not isinstance(z, Tensor) or not (self._kept.asked or self.training and torch.is_grad_enabled()): return
+        wanted = self.training and torch.is_grad_enabled() or getattr(self._kept, 'asked', False)
+        if not wanted or not isinstance(z, Tensor): return
         if self._is_replica:
             raise UserError('nn.DataParallel loses the latents of its copies: use DistributedDataParallel')
-        self._kept.last = z
+        self._kept.z = z
+
+    def __getstate__(self) -> dict[str, Any]: # copies and files begin without latents
+        return {name: value for name, value in self.__dict__.items() if name != '_kept'}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._kept = threading.local()
 
 # %% ../nbs/01a_attach.ipynb #dad293f4
 def latents(
@@ -48,15 +50,14 @@ def latents(
 ) -> Tensor: # (n, nodes), float32 or float64, with its gradient
     """z of the last call of the model in this thread, handed out once. UserError where there is none: nothing is kept
     in evaluation or without gradients, except in `keep_latents`."""
-    heads = _heads(model)
-    full = [head for head in heads if head._kept.last is not None]
+    full = [head._kept for head in _heads(model) if getattr(head._kept, 'z', None) is not None]
     if len(full) > 1:
         raise UserError(f'{len(full)} attached heads in {type(model).__name__} hold latents: '
                         'ask for those of one network at a time')
     if not full:
         raise UserError('there are no latents of a new call: call the model in training mode with gradients, '
                         'or inside `with keep_latents(model)`, once before each `latents(model)`')
-    z, full[0]._kept.last = full[0]._kept.last, None
+    z, full[0].z = full[0].z, None
     return z
 
 def _heads(model: nn.Module) -> list[AttachedHead]:
@@ -68,14 +69,14 @@ def _heads(model: nn.Module) -> list[AttachedHead]:
 def keep_latents(model: nn.Module) -> Iterator[None]:
     "While it lasts, `latents(model)` works in evaluation and without gradients too; at its end, nothing is left."
     kept = [head._kept for head in _heads(model)]
-    before = [each.asked for each in kept]
+    before = [getattr(each, 'asked', False) for each in kept]
     for each in kept:
         each.asked = True
     try:
         yield
     finally:
         for each, asked in zip(kept, before, strict=True):
-            each.asked, each.last = asked, None
+            each.asked, each.z = asked, None
 
 # %% ../nbs/01a_attach.ipynb #0722eba2
 def _linear_layers(model: nn.Module) -> dict[str, nn.Linear]:

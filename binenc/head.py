@@ -40,7 +40,7 @@ def _exactly(
 @torch.fx.wrap
 def _as_numbers(x: object, weight: Tensor) -> Tensor:
     "Features that fit a weight (out, in), in the type that is computed in. ValueError for others."
-    if not isinstance(x, Tensor) or x.shape[-1:] != weight.shape[1:] or x.is_complex():
+    if not isinstance(x, Tensor) or x.shape[-1:] != weight.shape[1:] or x.dtype.is_complex:
         raise ValueError(f'a tensor (n, {weight.shape[1]}) of real numbers is needed, not {_described(x)}')
     return x.to(torch.promote_types(weight.dtype, torch.float32))
 
@@ -132,11 +132,15 @@ class DirectHead(nn.Module):
         return self.output(self.dropout(z)), z
 
 # %% ../nbs/00_head.ipynb #49e2a44c
+@torch.fx.wrap
+def _directions(x: object, weight: Tensor) -> Tensor:
+    "Rows of x (n, in) divided by their lengths, in the type that a layer with this weight computes in."
+    return F.normalize(_as_numbers(x, weight))
+
 class UnitLinear(ExactLinear):
     "An exact layer that divides the weights of each output by their length: cosines, for inputs of length 1."
     def forward(self, input: Tensor) -> Tensor: # (n, in_features) -> (n, out_features), float32 or float64
-        dtype = torch.promote_types(self.weight.dtype, torch.float32)
-        return _exactly(input, F.normalize(self.weight.to(dtype)), self.bias)
+        return _exactly(input, _directions(self.weight, self.weight), self.bias)
 
 class CosineHead(nn.Module):
     "An output layer that sees directions only: logits are `scale` times the cosine of features and weights."
@@ -153,7 +157,7 @@ class CosineHead(nn.Module):
         self.scale = scale
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]: # logits (n, num_classes) and unit z (n, in_features)
-        z = F.normalize(_as_numbers(features, self.output.weight))
+        z = _directions(features, self.output.weight)
         return self.scale * self.output(z), z
 
 # %% ../nbs/00_head.ipynb #449174a7
