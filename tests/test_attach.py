@@ -345,9 +345,9 @@ def trained(model, schedule=None):
     data = load_digits()
     x, y = torch.tensor(data.data / 16).float(), torch.tensor(data.target)
     test = torch.arange(len(y)) % 4 == 0
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
     draw = torch.Generator().manual_seed(0)
-    for _ in range(3000):
+    for _ in range(1500):
         batch = torch.randint(int((~test).sum()), (64,), generator=draw)
         loss = F.cross_entropy(model(x[~test][batch]), y[~test][batch])
         if schedule:
@@ -366,7 +366,7 @@ def test_a_plain_loop_reaches_a_binary_code():
         return nn.Sequential(nn.Linear(64, 128), nn.SiLU(), nn.Linear(128, 10))
     plain, _, _ = trained(mlp())
     model = attach(mlp(), nodes=4)
-    accuracy, x, y = trained(model, GammaSchedule(lr=1e-3, steps=3000))
+    accuracy, x, y = trained(model, GammaSchedule(lr=4e-3, steps=1500))
     with torch.no_grad(), keep_latents(model):
         model(x)
         z = latents(model)
