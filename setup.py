@@ -49,7 +49,8 @@ setup(
     # the notebooks that papermill runs travel with the library, so that an installed `binenc` works in any folder
     packages=['binenc', 'binenc.nbs'],
     package_dir={'binenc.nbs': 'nbs'},
-    package_data={'binenc': ['py.typed', 'published_results.csv'], 'binenc.nbs': [*RUN_BY_PAPERMILL, 'figures/*.ipynb']},
+    package_data={'binenc': ['py.typed', 'published_results.csv'],
+                  'binenc.nbs': [*RUN_BY_PAPERMILL, 'figures/*.ipynb']},
     python_requires=f">={settings['min_python']}",
     install_requires=settings['requirements'].split(),
     extras_require={name.removesuffix('_requirements'): packages.split() for name, packages in settings.items()

@@ -1,10 +1,14 @@
 """The layer in timm, Hugging Face, peft, Lightning, accelerate and ONNX.
 
 In an environment of its own (tests/frameworks/requirements.lock), and not among the tests that pytest finds by itself:
-    python -m pytest --confcutdir tests/frameworks tests/frameworks
+    python -m pytest --confcutdir tests/frameworks tests/frameworks      # with this repository on PYTHONPATH
 """
 
 import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import lightning.pytorch as pl
 import numpy as np
@@ -29,6 +33,7 @@ from binenc.frameworks import CompressedLoss, lightning_callback
 from binenc.head import BinaryEncodingHead, compression_loss
 from binenc.schedules import GammaSchedule
 
+REPO = Path(__file__).parents[2]
 torch.set_num_threads(1)
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 WORDS = dict(input_ids=torch.tensor([[1, 5, 7, 2], [1, 9, 3, 2]]))
@@ -177,9 +182,35 @@ def test_onnx(is_attached, tmp_path):
         np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=1e-4, atol=1e-5)
 
 
+CLIENT = """
+import torch
+from binenc import BinaryEncodingHead, GammaSchedule, attach, class_codes, compression_loss, latents
+
+head = BinaryEncodingHead(64, nodes=4, num_classes=10, dtype=torch.float64)
+network: torch.nn.Sequential = attach(torch.nn.Sequential(torch.nn.Linear(64, 10), torch.nn.Linear(10, 10)))
+z: torch.Tensor = latents(network)
+loss: torch.Tensor = GammaSchedule(lr=1e-3, steps=100).gamma * compression_loss(z)
+codes: int = class_codes(z, torch.arange(3)).distinct
+attach(network, nodes='4')
+GammaSchedule(lr=None, steps=1)
+"""
+
+
+def test_mypy_sees_the_signatures(tmp_path):
+    """Of what can be imported from the top: right calls pass, and two wrong ones are found."""
+    (tmp_path / 'binenc').symlink_to(REPO / 'binenc') 
+    (tmp_path / 'client.py').write_text(CLIENT)
+    done = subprocess.run([sys.executable, '-m', 'mypy', 'client.py'], cwd=tmp_path, capture_output=True, text=True,
+                          env=os.environ | {'PYTHONPATH': str(tmp_path), 'MYPYPATH': ''})
+    found = [line for line in done.stdout.splitlines() if ': error:' in line]
+    assert [line.split(': error: ')[1] for line in found] == [
+        'Argument "nodes" to "attach" has incompatible type "str"; expected "int"  [arg-type]',
+        'Argument "lr" to "GammaSchedule" has incompatible type "None"; expected "float"  [arg-type]']
+
+
 # Training: ten codes, at least 97% of a class on its code, and the accuracy of a plain head
 
-STEPS, RATE, SIZE = 3000, 2e-3, 64
+STEPS, RATE, SIZE = 2000, 2e-3, 64
 
 
 def digits():
