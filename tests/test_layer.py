@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 from binenc.head import BinaryEncodingHead, CosineHead, DirectHead, ExactLinear, compression_loss, exact_linear
+from binenc.schedules import GammaSchedule, gamma_schedule
 
 X = torch.randn(12, 6, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(12) % 4
@@ -237,3 +238,45 @@ def test_wrong_arguments_name_the_value(wrong):
         BinaryEncodingHead(**{**dict(in_features=6, nodes=2, num_classes=4), **wrong})
     with pytest.raises(ValueError, match=r'a tensor \(n, 6\) of real numbers is needed, not \(12, 5\)'):
         head()(X[:, :5])
+
+
+# Gamma
+
+@pytest.mark.parametrize('every', [1, 50])
+def test_gamma_goes_on_where_a_checkpoint_was(every):
+    """As a schedule of torch's does, per step or per epoch, through torch's safe loader."""
+    whole, stopped, resumed = (GammaSchedule(1e-3, 4000, every=every) for _ in range(3))
+    for number in range(4000 // every):
+        if number == 1000 // every:
+            file = io.BytesIO()
+            torch.save(stopped.state_dict(), file)
+            file.seek(0)
+            resumed.load_state_dict(torch.load(file, weights_only=True))
+        going = stopped if number < 1000 // every else resumed
+        going.step()
+        whole.step()
+        assert going.gamma == whole.gamma
+    assert resumed.gamma == whole.gamma == whole.at(whole.last_step) == pytest.approx(16)
+    assert whole.at(2000 // every) == pytest.approx(0.01 * 1600**(2 / 3), rel=1e-6)
+
+
+@pytest.mark.parametrize('lr, steps', [(2e-5, 3000), (5e-5, 2000), (1e-4, 1000), (1e-3, 1000), (1e-3, 4000)])
+def test_gamma_grows_at_every_rate(lr, steps):
+    """A hundredfold at least, up to the cap, in the first three quarters of the steps."""
+    schedule = GammaSchedule(lr, steps)
+    assert schedule.at(int(0.76 * steps)) == schedule.at(steps) == pytest.approx((lr * steps)**2)
+    assert schedule.at(steps) / schedule.gamma > 99.999
+    assert schedule.at(steps // 2) < 0.5 * schedule.cap
+
+
+def test_gamma_by_hand_and_wrong_numbers():
+    schedule = GammaSchedule.by_hand(0.5, 2., cap=5.)
+    assert [schedule.at(step) for step in range(6)] == [0.5, 1, 2, 4, 5, 5]
+    assert GammaSchedule.by_hand(1., 10.).at(10**6) == float('inf')
+    for wrong in dict(start=0, factor=2.), dict(start=2., factor=1., cap=1.), dict(start=1., factor=-1.):
+        with pytest.raises(ValueError, match='start=.*must be positive'):
+            GammaSchedule.by_hand(**wrong)
+    with pytest.raises(ValueError, match="not .'last_epoch'.: save schedule.state_dict"):
+        schedule.load_state_dict({'last_epoch': 3})
+    with pytest.raises(ValueError, match='lr=1e-05.*train longer'):
+        gamma_schedule(1e-5, 100, start=0.01)

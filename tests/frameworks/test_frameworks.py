@@ -198,7 +198,7 @@ GammaSchedule(lr=None, steps=1)
 
 def test_mypy_sees_the_signatures(tmp_path):
     """Of what can be imported from the top: right calls pass, and two wrong ones are found."""
-    (tmp_path / 'binenc').symlink_to(REPO / 'binenc') 
+    (tmp_path / 'binenc').symlink_to(REPO / 'binenc')
     (tmp_path / 'client.py').write_text(CLIENT)
     done = subprocess.run([sys.executable, '-m', 'mypy', 'client.py'], cwd=tmp_path, capture_output=True, text=True,
                           env=os.environ | {'PYTHONPATH': str(tmp_path), 'MYPYPATH': ''})
@@ -210,7 +210,7 @@ def test_mypy_sees_the_signatures(tmp_path):
 
 # Training: ten codes, at least 97% of a class on its code, and the accuracy of a plain head
 
-STEPS, RATE, SIZE = 2000, 2e-3, 64
+STEPS, RATE, SIZE = 3000, 2e-3, 64
 
 
 def digits():
