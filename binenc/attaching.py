@@ -60,7 +60,11 @@ def latents(
     z, full[0].z = full[0].z, None
     return z
 
+def _require_module(model: object) -> None:
+    if not isinstance(model, nn.Module): raise UserError(f'{shown(model)} is not a model: give a torch.nn.Module')
+
 def _heads(model: nn.Module) -> list[AttachedHead]:
+    _require_module(model)
     heads = [module for module in model.modules() if isinstance(module, AttachedHead)]
     if not heads: raise UserError(f'there is no attached head in {type(model).__name__}: call attach(model) first')
     return heads
@@ -81,6 +85,7 @@ def keep_latents(model: nn.Module) -> Iterator[None]:
 # %% ../nbs/01a_attach.ipynb #0722eba2
 def _linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
     "By path, in the model's order. That of nn.MultiheadAttention is left out: PyTorch never calls it."
+    _require_module(model)
     inside = nn.modules.linear.NonDynamicallyQuantizableLinear
     return {path: module for path, module in model.named_modules()
             if isinstance(module, nn.Linear) and not isinstance(module, inside)}
@@ -134,7 +139,8 @@ def attach(
     if any(isinstance(module, AttachedHead) for module in model.modules()):
         raise UserError(f'{type(model).__name__} has an attached head already')
     path = last_linear(model) if where is None else where
-    if path not in layers: raise UserError(f'where={shown(where)} is no linear layer of the model: {_choose(layers)}')
+    if not isinstance(path, str) or path not in layers:
+        raise UserError(f'where={shown(where)} is no linear layer of the model: {_choose(layers)}')
     if not path: raise UserError('the model is one linear layer: use BinaryEncodingHead in its place')
     old = layers[path]
     head = AttachedHead(old.in_features, nodes, old.out_features if num_classes is None else num_classes, activation,

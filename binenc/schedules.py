@@ -9,7 +9,10 @@ __all__ = ['GAMMA_SCHEDULES', 'GROWING', 'START', 'FURTHEST', 'WARMUP_START', 'L
 
 # %% ../nbs/12_schedules.ipynb #8ee63ea7
 import math
+from numbers import Real
 from typing import Any, Protocol
+
+from .errors import shown
 
 # %% ../nbs/12_schedules.ipynb #2488d94a
 class Fields(Protocol):
@@ -88,14 +91,19 @@ def gamma_schedule(
     """Gamma for a training loop of one's own: multiply it by the factor after every `every` steps, up to the cap,
     which is end times (lr steps)^2, or end times 16 lr steps if that is less. ValueError for numbers with which gamma
     could not grow."""
+    _require_numbers(lr=lr, steps=steps, every=every, end=end)
     cap = end * lr * steps * min(lr * steps, FURTHEST)
-    if start is None:
-        start = min(START, cap / 100)
+    start = min(START, cap / 100) if start is None else start
+    _require_numbers(start=start)
     if not (lr > 0 and start > 0 and 0 < every <= steps and start < cap < math.inf):
         raise ValueError(f'lr={lr}, steps={steps}, start={start}, every={every}, end={end}: all must be positive, '
                          f'every at most steps, and the cap, {cap:.3g}, above start; leave start out, train longer, or '
                          'with a larger learning rate')
     return start, math.exp(math.log(cap / start) * every / (GROWING * steps)), cap
+
+def _require_numbers(**values: object) -> None:
+    for name, value in values.items():
+        if not isinstance(value, Real): raise ValueError(f'{name}={shown(value)}: it must be a number')
 
 # %% ../nbs/12_schedules.ipynb #c0f6e96c
 class GammaSchedule:
@@ -116,6 +124,7 @@ class GammaSchedule:
         cap: float = math.inf, # the largest gamma
     ) -> 'GammaSchedule':
         "From numbers of one's own. ValueError unless 0 < start <= cap and factor > 0."
+        _require_numbers(start=start, factor=factor, cap=cap)
         if not (0 < start <= cap and 0 < factor < math.inf):
             raise ValueError(f'start={start}, factor={factor}, cap={cap}: all must be positive, and start at most cap')
         made = cls.__new__(cls)

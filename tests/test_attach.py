@@ -98,6 +98,25 @@ def test_an_unclear_last_layer_is_asked_for(model, told):
         attach(model)
 
 
+@pytest.mark.parametrize('wrong, told', [
+    (dict(where='fc'), "where='fc' is no linear layer of the model: name it with where=, one of '5'"),
+    (dict(where=2), 'where=2 is no linear layer'),
+    (dict(where=['2']), 'is no linear layer'),
+    (dict(nodes=0), 'nodes=0: it must be a whole number'),
+    (dict(num_classes=2.5), 'num_classes=2.5: it must be a whole number'),
+    (dict(activation='tanh'), "activation='tanh' is not one of"),
+    (dict(model='resnet18'), "'resnet18' is not a model: give a torch.nn.Module"),
+])
+def test_wrong_arguments_change_nothing(wrong, told):
+    model = network()
+    before = list(model.modules())
+    with pytest.raises(ValueError, match=told):
+        attach(**dict(model=model) | wrong)
+    assert list(model.modules()) == before
+    with pytest.raises(UserError, match='not a model'):
+        latents(None)
+
+
 def test_number_of_classes_is_changed_where_the_model_says_it():
     model = attach(Announcing(4), nodes=3, num_classes=7)
     assert model.num_classes == 7

@@ -280,3 +280,6 @@ def test_gamma_by_hand_and_wrong_numbers():
         schedule.load_state_dict({'last_epoch': 3})
     with pytest.raises(ValueError, match='lr=1e-05.*train longer'):
         gamma_schedule(1e-5, 100, start=0.01)
+    for wrong in dict(lr='1e-3', steps=10), dict(lr=1e-3, steps=None), dict(lr=[1e-3], steps=10, every=2):
+        with pytest.raises(ValueError, match='(lr|steps)=.*: it must be a number'):
+            GammaSchedule(**wrong)

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 import torchvision
 import transformers
 from accelerate import init_empty_weights
+from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -151,6 +152,30 @@ def test_lora_of_peft(targets, is_attached):
     optimizer = torch.optim.AdamW(trained.values(), lr=0.1)
     optimizer.step()
     assert not torch.allclose(run()[0], before)
+
+
+def test_lora_on_the_body_with_a_trained_head(tmp_path):
+    """peft keeps a copy of the head to train (`modules_to_save`), and saves it with the adapters."""
+    model = peft.get_peft_model(attach(hf_vit()), peft.LoraConfig(
+        r=2, target_modules=['query', 'value', 'q_proj', 'v_proj'], modules_to_save=['classifier']))
+    logits = model(pixel_values=IMAGES).logits
+    (logits.square().mean() + compression_loss(latents(model))).backward()
+    trained = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert any('penultimate' in name for name in trained)
+    assert any('lora_B' in name for name in trained)
+    model.save_pretrained(tmp_path)
+    assert [name for name in load_file(tmp_path / 'adapter_model.safetensors') if 'classifier.penultimate' in name]
+    with torch.no_grad(), keep_latents(model.eval()):
+        model(pixel_values=IMAGES)
+        assert latents(model).shape == (2, 4)
+
+
+def test_saved_by_hugging_face(tmp_path):
+    """`save_pretrained` writes the head's weights under its names; they load into a model that is attached first."""
+    model, other = attach(hf_bert()).eval(), attach(hf_bert()).eval()
+    model.save_pretrained(tmp_path)
+    other.load_state_dict(load_file(tmp_path / 'model.safetensors'))
+    torch.testing.assert_close(logits_of(other), logits_of(model))
 
 
 def test_accelerate_without_memory():
