@@ -347,6 +347,13 @@ class Attempt:
         "What the run last reported."
         return read_progress(self.folder, self.stage.name)
 
+    def stop(self) -> None:
+        "Ask the run to stop after its epoch or batch."
+        try:
+            (self.folder / 'stop').touch()
+        except OSError:
+            pass # its folder is gone
+
     def end(self) -> tuple[str, str]: # state, and where there is one the reason
         "How it ended: 'finished', 'interrupted', 'running' (elsewhere) or 'failed'."
         try:
@@ -409,10 +416,7 @@ class Sweep:
         "Ask every run to stop after its epoch; begin no other."
         self.stopping = True
         for attempt in self.running.values():
-            try:
-                (attempt.folder / 'stop').touch()
-            except OSError:
-                pass # its folder is gone
+            attempt.stop()
         self.watcher.stop()
 
     def begin(self, run: Run) -> None:
