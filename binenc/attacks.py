@@ -46,6 +46,11 @@ def _beside(x: Tensor, r: Tensor | np.ndarray, images: bool = True) -> Tensor:
     if not fits: raise ValueError(f'{tuple(r.shape)} does not belong to images of shape {tuple(x.shape)}')
     return r
 
+def _searched(model: Callable, x: Tensor, y: Tensor, *perturbations: Tensor) -> tuple[Tensor, ...]:
+    "As `_given`, and classes on a GPU are searched too: an attack takes long enough."
+    x = as_images(x, model)
+    return x, as_indices(y, x), *(_beside(x, r) for r in perturbations)
+
 def length(r: Tensor | np.ndarray) -> Tensor: # (n,)
     "Norm of each perturbation (n, ...)."
     return as_images(r, what='perturbations').flatten(1).norm(dim=1)
@@ -168,10 +173,12 @@ def _reach(x: Tensor, starts: Tensor) -> Tensor: # (n,)
     size = length(x)
     return torch.where(first.isfinite() & (first > 0), first, torch.where(size > 0, size, 1))
 
-def _searched(model: Callable, x: Tensor, y: Tensor, *perturbations: Tensor) -> tuple[Tensor, ...]:
-    "As `_given`, and classes on a GPU are searched too: an attack takes long enough."
-    x = as_images(x, model)
-    return x, as_indices(y, x), *(_beside(x, r) for r in perturbations)
+def _starts(x: Tensor, starts: Tensor | None) -> Tensor: # (S, n, ...)
+    if starts is None: return x.new_zeros(0, *x.shape)
+    starts = _beside(x, starts)
+    if starts.dim() == x.dim() + 1: return starts
+    raise ValueError(f'starts of shape {tuple(starts.shape)} must be (S, {", ".join(map(str, x.shape))}): '
+                     'several for each image')
 
 @torch.inference_mode(False) # gradients are needed inside, whatever the caller's mode
 @torch.no_grad()
@@ -184,7 +191,8 @@ def fmn(
     unit: Tensor | None = None, # (n,) unit of the logits, see `margin`
 ) -> Tensor: # (n, ...)
     "The shortest perturbation found on S + 1 walks, see Pintor et al. (2021), algorithm 1, in the Euclidean norm."
-    x, y, starts = _searched(model, x, y, as_images(x, model)[None] * 0 if starts is None else starts)
+    x, y = _searched(model, x, y)
+    starts = _starts(x, starts)
     unit = None if unit is None else _beside(x, unit, images=False)
     reach = _reach(x, starts)
     begins = torch.cat([torch.zeros_like(x)[None], torch.where(starts.isfinite(), starts, 0)])
@@ -223,7 +231,8 @@ def in_double(model: Callable) -> Callable:
 def adaptive(model: Callable, x: Tensor, y: Tensor, starts: Tensor | None = None, steps: int = 100,
              ) -> Tensor: # (n, ...)
     "FMN in float64 on logits in units of their margin at x; parameters as in `fmn`."
-    x, y, starts = _searched(model, x, y, as_images(x, model)[None] * 0 if starts is None else starts)
+    x, y = _searched(model, x, y)
+    starts = _starts(x, starts)
     double = in_double(model)
     exact = x.double() if double is not model else x
     unit = margin(logits_of(double, exact), y)
