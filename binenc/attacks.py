@@ -22,14 +22,20 @@ from .robustness import require_evaluation
 # %% ../nbs/06_attacks.ipynb #9169e912
 def logits_of(model: Callable, x: Tensor | np.ndarray) -> Tensor: # (n, K)
     "Logits, also of a model that returns `(logits, z)` or a dict. ValueError for one in training mode."
+    return _logits(model, x if isinstance(x, Tensor) and x.requires_grad else as_images(x, model))
+
+def _logits(model: Callable, x: Tensor) -> Tensor: # (n, K)
     require_evaluation(model)
-    return logits_and_latents(model(x if isinstance(x, Tensor) and x.requires_grad else as_images(x, model)))[0]
+    return logits_and_latents(model(x))[0]
 
 @torch.no_grad()
 def fools(model: Callable, x: Tensor | np.ndarray, y: Tensor | np.ndarray) -> Tensor: # (n,) bool
     "Whether another class than `y` (n,) has a larger logit at the images x (n, ...). False for NaN."
-    x, y = _given(model, x, y)
-    logits = logits_of(model, x)
+    return _fools(model, *_given(model, x, y))
+
+@torch.no_grad()
+def _fools(model: Callable, x: Tensor, y: Tensor) -> Tensor: # (n,) bool
+    logits = _logits(model, x)
     return logits.amax(1) > logits.gather(1, y[:, None]).squeeze(1)
 
 def _given(model: Callable, x: Tensor | np.ndarray, y: Tensor | np.ndarray, *more: Tensor | np.ndarray,
@@ -79,10 +85,10 @@ def shrink(
     low, high = torch.zeros(len(x), device=x.device), torch.ones(len(x), device=x.device)
     found = r.flatten(1).isfinite().all(1)
     r = torch.where(each(found, x), r, 0)
-    found &= fools(model, x + r, y)
+    found &= _fools(model, x + r, y)
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        fooled = fools(model, x + each(middle, x) * r, y)
+        fooled = _fools(model, x + each(middle, x) * r, y)
         low, high = torch.where(fooled, low, middle), torch.where(fooled, middle, high)
     return torch.where(each(found, x), each(high, x) * r, torch.inf)
 
@@ -119,6 +125,9 @@ def margin(logits: Tensor, y: Tensor, unit: Tensor | None = None) -> Tensor: # (
     maximum of the others is taken, in which classes within about a tenth of a unit count."""
     logits = logits if isinstance(logits, Tensor) else as_images(logits, what='logits') # a gradient is kept
     y = y if isinstance(y, Tensor) and y.is_cuda else as_indices(y, logits)
+    return _margin(logits, y, None if unit is None else as_numbers(unit, 'units').to(logits))
+
+def _margin(logits: Tensor, y: Tensor, unit: Tensor | None) -> Tensor: # (n,)
     own = logits.gather(1, y[:, None]).squeeze(1)
     others = logits.scatter(1, y[:, None], -torch.inf)
     if unit is None: return own - others.amax(1)
@@ -137,8 +146,8 @@ def _descent(model: Callable, x: Tensor, y: Tensor, unit: Tensor | None) -> tupl
     "Linear estimate of the distance to the boundary (n,), unit direction to it (n, ...), and whether x fools (n,)."
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        logits = logits_of(model, x)
-        loss = margin(logits, y, unit)
+        logits = _logits(model, x)
+        loss = _margin(logits, y, unit)
         gradient = torch.autograd.grad(loss.sum(), x)[0] if loss.requires_grad else torch.zeros_like(x)
     gradient, logits = gradient.nan_to_num(0, 0, 0), logits.detach()
     estimate = loss.detach().abs() / length(gradient)
@@ -217,7 +226,7 @@ def transfer(
     finite = r.flatten(1).isfinite().all(1)
     r = torch.where(each(finite, x), r, 0)
     factors = as_scores(factors, 'factors').tolist()
-    fooled = torch.stack([fools(model, x + factor * r, y) for factor in factors]) # (factors, n)
+    fooled = torch.stack([_fools(model, x + factor * r, y) for factor in factors]) # (factors, n)
     first = torch.tensor(factors).to(x)[fooled.int().argmax(0)]
     return shrink(model, x, y, torch.where(each(fooled.any(0), x), each(first, x) * r, torch.inf))
 
@@ -258,7 +267,7 @@ def ask(model: Callable, x: Tensor, y: Tensor, r: Tensor) -> Tensor: # (Q, n) bo
     "Whether each of the perturbations (Q, n, ...) fools."
     x, y, r = _given(model, x, y, r)
     at, classes = (x + r).flatten(0, 1), y.repeat(len(r))
-    return torch.cat([fools(model, *part) for part in zip(at.split(512), classes.split(512))]).view(len(r), -1)
+    return torch.cat([_fools(model, *part) for part in zip(at.split(512), classes.split(512))]).view(len(r), -1)
 
 def normal(model: Callable, x: Tensor, y: Tensor, r: Tensor, u: Tensor, size: Tensor) -> Tensor: # (n, ...)
     "Estimate of the boundary's normal at x + r, from directions u (Q, n, ...) and steps of `size` (n,)."

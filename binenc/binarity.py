@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from .inputs import as_bits, as_labels, as_latents, class_names, more_names, unit_of
+from .inputs import as_bits, as_labels, as_latents, as_matrix, class_names, more_names, scaled_latents
 
 # %% ../nbs/02_binarity.ipynb #0cfa8c04
 def _two_samples(z: Tensor | np.ndarray) -> Tensor:
-    z = as_latents(z)
+    z = as_matrix(z)
     if len(z) < 2: raise ValueError(f'at least two samples are needed, but z has shape {tuple(z.shape)}')
     return z
 
@@ -29,9 +29,7 @@ def standardise(
 ) -> Tensor: # (n, d) float32, or float64 where `z` is; no unit
     """Each node minus its mean, over its standard deviation (divided by n, not n - 1). Constant nodes become zero.
     ValueError for fewer than two samples, or latents that are not a finite matrix."""
-    z = _two_samples(z)
-    unit = unit_of(z)
-    z = z if unit == 1 else z / unit
+    z, _ = scaled_latents(_two_samples(z))
     # From the first sample in double precision: a constant node is exactly zero, a large offset costs no digits
     x = z.double() - z[0].double()
     x -= x.mean(0)
@@ -127,7 +125,7 @@ def fit_two_gaussians(
     """A mixture of two Gaussians for every node of `x`, as scikit-learn's `GaussianMixture(2)` fits it, started from
     the best two clusters.
     A constant node gives two Gaussians of width 1e-3 on the same place. ValueError as for `standardise`."""
-    x = _two_samples(x)
+    x = as_latents(_two_samples(x))
     chunks = x.split(max(1, NUMBERS_AT_A_TIME.get(x.device.type, 2**20) // len(x)), dim=1)
     fits = zip(*(_fit_nodes(chunk.T.contiguous()) for chunk in chunks), strict=True)
     weights, means, stds, log_likelihood = (torch.cat(part) for part in fits)

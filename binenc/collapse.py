@@ -8,7 +8,7 @@ __all__ = ['BLOCK_NUMBERS', 'BLOCK_SAMPLES', 'ClassStatistics', 'class_statistic
 
 # %% ../nbs/01_collapse.ipynb #2c9251d0
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -92,12 +92,12 @@ def class_statistics(
 ) -> ClassStatistics:
     "Group `z` by `y`; ValueError for shapes that do not match, empty input, or latents that are not finite."
     z = as_matrix(z)
-    unit = unit_of(z)
-    z = z if unit == 1 else z / unit
     _, index, counts = as_labels(y, z).unique(return_inverse=True, return_counts=True)
     counts = counts.double()
     z, means = _class_means(z, index, counts)
     from_first = means - z[0].double() # a common offset would cost digits
+    unit = unit_of(from_first)
+    if unit != 1: return replace(class_statistics(z / unit, index), unit=unit)
     measured = from_first - counts @ from_first / counts.sum()
     _, s, vh = torch.linalg.svd(measured, full_matrices=False)
     noise = s[0] * torch.finfo(z.dtype).eps * max(means.shape)
@@ -106,14 +106,16 @@ def class_statistics(
     # One more direction: along (1, ..., 1) the variance is the sum of all entries
     axes = torch.cat([vh[:rank], torch.ones_like(vh[:1])]).T
     along, trace = _scatter(z, index, counts, means, axes, _unit(from_first))
-    return ClassStatistics(counts, measured, s[:rank]**2 / len(counts), along[:-1], trace, along[-1], unit)
+    return ClassStatistics(counts, measured, s[:rank]**2 / len(counts), along[:-1], trace, along[-1])
 
 def _class_means(z: Tensor, index: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     "The latents, in double precision if single cannot hold their sums, and the class means (K, d), float64."
     anchors = _anchors(z, index, len(counts))
     means = anchors.double() + _mean_deviations(z, index, counts, anchors)
     if means.isfinite().all(): return z, means
-    return _class_means(as_latents(z).double(), index, counts) # refuses NaN and infinity, which survive in sums
+    z = as_latents(z) # refuses NaN and infinity, which survive in sums
+    if z.dtype == torch.float64: raise ValueError('latents are too large to sum: divide them by 1e10 first')
+    return _class_means(z.double(), index, counts)
 
 # %% ../nbs/01_collapse.ipynb #9f381a66
 def within_class_variation(stats: ClassStatistics) -> float:

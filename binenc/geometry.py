@@ -21,7 +21,7 @@ from scipy.special import digamma, gammaln
 from torch import Tensor
 
 from .binarity import ClassCodes, code_distances, hamming, standardise
-from .inputs import as_labels, as_latents, as_matrix, class_names, more_names, unit_of
+from .inputs import as_labels, as_latents, as_matrix, class_names, more_names, scaled_latents, unit_of
 
 # %% ../nbs/03_geometry.ipynb #351acba4
 SAMPLES_AT_A_TIME = 4096 # in double precision, so that large latents need little memory
@@ -40,10 +40,8 @@ def class_geometry(
     y: Tensor | np.ndarray, # (n,) the class that each sample is grouped by
 ) -> ClassGeometry:
     "Mean and variance of each class. ValueError for shapes that do not match, empty input, or latents not finite."
-    z, names = as_latents(z), class_names(y)
+    (z, unit), names = scaled_latents(z), class_names(y)
     classes, index, counts = as_labels(y, z, names).unique(return_inverse=True, return_counts=True)
-    unit = unit_of(z)
-    z = z if unit == 1 else z / unit
     blocks = list(zip(z.split(SAMPLES_AT_A_TIME), index.split(SAMPLES_AT_A_TIME)))
     means = z.new_zeros(len(classes), z.shape[1], dtype=torch.float64)
     for block, group in blocks:
@@ -87,19 +85,15 @@ def norm_variation(
     z: Tensor | np.ndarray, # (n, d) latents
 ) -> float:
     "Standard deviation over mean of the lengths of the samples. NaN if all are zero."
-    lengths = torch.linalg.vector_norm(_in_its_unit(as_latents(z)), dim=1, dtype=torch.float64)
+    lengths = torch.linalg.vector_norm(scaled_latents(z)[0], dim=1, dtype=torch.float64)
     return float(lengths.std(correction=0) / lengths.mean())
 
 def entry_variation(
     z: Tensor | np.ndarray, # (n, d) latents
 ) -> float:
     "Standard deviation over mean of the absolute entries of all samples: 0 on a hypercube. NaN if all are zero."
-    sides = _in_its_unit(as_latents(z)).abs().flatten().double()
+    sides = scaled_latents(z)[0].abs().flatten().double()
     return float(sides.std(correction=0) / sides.mean())
-
-def _in_its_unit(z: Tensor) -> Tensor:
-    unit = unit_of(z)
-    return z if unit == 1 else z / unit
 
 # %% ../nbs/03_geometry.ipynb #279e0c20
 @dataclass(frozen=True)
@@ -250,7 +244,8 @@ def one_vs_rest(
 ) -> float:
     """Smallest distance of a class mean, centred and scaled to length 1, from the convex hull of the others.
     NaN for one class, and for a class mean at the mean of all."""
-    means = _in_its_unit(as_matrix(means, 'means').double())
+    means = as_matrix(means, 'means').double()
+    means = means / unit_of(means)
     directions = means - means.mean(0)
     directions = directions / torch.linalg.vector_norm(directions, dim=1, keepdim=True)
     if len(means) < 2 or not directions.isfinite().all(): return float('nan')

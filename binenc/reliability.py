@@ -19,8 +19,8 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from .inputs import (
-    as_flags, as_indices, as_labels, as_latents, as_matrix, as_numbers, as_probabilities, as_scores, class_names,
-    more_names, unit_of)
+    as_flags, as_indices, as_labels, as_matrix, as_numbers, as_probabilities, as_scores, class_names, more_names,
+    scaled_latents)
 
 # %% ../nbs/04_reliability.ipynb #5bc27b71
 @dataclass(frozen=True)
@@ -86,9 +86,8 @@ def fit_class_gaussians(
     pred: Tensor | np.ndarray, # (n,) predicted classes, as the true ones
 ) -> ClassGaussians:
     "Fit on all train samples that are classified correctly. ValueError for input that does not fit together."
-    z, names = as_latents(z), class_names(y, pred)
-    unit = unit_of(z)
-    z, y, pred = _checked(z if unit == 1 else z / unit, y, pred, names=names)
+    (z, unit), names = scaled_latents(z), class_names(y, pred)
+    z, y, pred = _checked(z, y, pred, names=names)
     centre = z.mean(0)
     scale = torch.where(z.amax(0) > z.amin(0), (z - centre).square().mean(0).sqrt(), torch.inf)
     z = (z - centre) / scale
