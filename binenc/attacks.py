@@ -63,7 +63,9 @@ def length(r: Tensor | np.ndarray) -> Tensor: # (n,)
 
 def each(values: Tensor | np.ndarray, like: Tensor | np.ndarray) -> Tensor: # (n, 1, ...)
     "One value (n,) per image, shaped so that it multiplies images."
-    return as_numbers(values, 'values').view(-1, *[1] * (np.ndim(like) - 1))
+    values = as_numbers(values, 'values')
+    values = values.float() if values.dtype in (torch.half, torch.bfloat16) else values
+    return values.view(-1, *[1] * (np.ndim(like) - 1))
 
 def smallest(perturbations: Tensor | np.ndarray) -> Tensor: # (n, ...)
     "The shortest of S perturbations of each image; they are (S, n, ...)."
@@ -123,7 +125,8 @@ def line_search(model: Callable, x: Tensor, y: Tensor, targets: Tensor) -> Tenso
 def margin(logits: Tensor, y: Tensor, unit: Tensor | None = None) -> Tensor: # (n,)
     """Logit of class y minus the largest other one. With a unit (n,), logits are divided by it first, and a soft
     maximum of the others is taken, in which classes within about a tenth of a unit count."""
-    logits = logits if isinstance(logits, Tensor) else as_images(logits, what='logits') # a gradient is kept
+    gradient = isinstance(logits, Tensor) and logits.requires_grad # is kept
+    logits = logits if gradient else as_images(logits, what='logits')
     y = y if isinstance(y, Tensor) and y.is_cuda else as_indices(y, logits)
     return _margin(logits, y, None if unit is None else as_numbers(unit, 'units').to(logits))
 

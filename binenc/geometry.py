@@ -133,9 +133,10 @@ def distances_from_means(
 # %% ../nbs/03_geometry.ipynb #d1118bab
 def self_duality(layer: Layer) -> float:
     "NC3: distance of centred weights and centred train class means, each with norm 1; 0 to 2. NaN for one class."
-    rows = layer.weight[layer.train.classes].double(), layer.train.means / layer.train.unit
+    rows = layer.weight[layer.train.classes].double(), layer.train.means
     if len(rows[0]) < 2: return float('nan')
-    w, m = (matrix - matrix.mean(0) for matrix in rows)
+    w, m = (matrix / unit_of(matrix) for matrix in rows)
+    w, m = w - w.mean(0), m - m.mean(0)
     return float(torch.linalg.norm(w / torch.linalg.norm(w) - m / torch.linalg.norm(m)))
 
 def nearest_mean_mismatch(

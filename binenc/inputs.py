@@ -237,9 +237,11 @@ def as_images(
     model: Callable | None = None, # that they are meant for
     what: str = 'images', # named in errors
 ) -> Tensor: # (n, ...) on the device of the model, if it is a module with weights
-    "Images as floating-point numbers in the precision of a model; float32 stays what it is for a narrower one."
+    """Images as floating-point numbers in the precision of a model; float32 stays what it is for a narrower one.
+    Without a model, float32 or float64."""
     x = as_numbers(x, what)
     if x.ndim < 2: raise ValueError(f'{what} must have shape (n, ...), but have shape {tuple(x.shape)}')
+    if model is None: return x.to(torch.promote_types(x.dtype, torch.float32))
     weight = next(model.parameters(), None) if isinstance(model, nn.Module) else None
     if weight is None or not weight.is_floating_point(): return x if x.is_floating_point() else x.float()
     narrower = x.dtype == torch.float32 and weight.element_size() < 4 # the model makes of it what it needs
