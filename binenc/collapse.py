@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['BLOCK_NUMBERS', 'BLOCK_SAMPLES', 'ClassStatistics', 'class_statistics', 'within_class_variation', 'trace_quotient',
-           'equiangular', 'maxangle', 'equinorm', 'sigma_w', 'sigma_w_trace', 'collapse_metrics']
+           'equiangular', 'maxangle', 'equinorm', 'sigma_w', 'sigma_w_trace', 'collapse_metrics', 'measures_of',
+           'statistics_of_moments']
 
 # %% ../nbs/01_collapse.ipynb #2c9251d0
 import math
@@ -99,14 +100,18 @@ def class_statistics(
     unit = unit_of(from_first)
     if unit != 1: return replace(class_statistics(z / unit, index), unit=unit)
     measured = from_first - counts @ from_first / counts.sum()
-    _, s, vh = torch.linalg.svd(measured, full_matrices=False)
-    noise = s[0] * torch.finfo(z.dtype).eps * max(means.shape)
     width = (_anchors(z, index, len(counts)).double() - means).abs().max() # of a class: rounding grows with it
-    rank = min(len(counts) - 1, int((s > noise).sum())) if s[0] > torch.finfo(z.dtype).eps * width else 0
-    # One more direction: along (1, ..., 1) the variance is the sum of all entries
-    axes = torch.cat([vh[:rank], torch.ones_like(vh[:1])]).T
+    s, axes = _axes(measured, width, torch.finfo(z.dtype).eps)
     along, trace = _scatter(z, index, counts, means, axes, _unit(from_first))
-    return ClassStatistics(counts, measured, s[:rank]**2 / len(counts), along[:-1], trace, along[-1])
+    return ClassStatistics(counts, measured, s**2 / len(counts), along[:-1], trace, along[-1])
+
+def _axes(measured: Tensor, width: Tensor, eps: float) -> tuple[Tensor, Tensor]: # (r,), (d, r + 1)
+    "Singular values of the centred class means, and their axes, beside which stands (1, ..., 1)."
+    _, s, vh = torch.linalg.svd(measured, full_matrices=False)
+    noise = s[0] * eps * max(measured.shape)
+    rank = min(len(measured) - 1, int((s > noise).sum())) if s[0] > eps * width else 0
+    # One more direction: along (1, ..., 1) the variance is the sum of all entries
+    return s[:rank], torch.cat([vh[:rank], torch.ones_like(vh[:1])]).T
 
 def _class_means(z: Tensor, index: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
     "The latents, in double precision if single cannot hold their sums, and the class means (K, d), float64."
@@ -173,6 +178,24 @@ def collapse_metrics(
     """Neural collapse of `z` in classes `y`: within_class_variation, equiangular, maxangle, equinorm, sigma_w and
     sigma_w_trace. The first four are NaN for a single class, and where all samples are equal.
     ValueError for shapes that do not match, empty input, or latents that are not finite."""
-    stats = class_statistics(z, y)
+    return measures_of(class_statistics(z, y))
+
+def measures_of(stats: ClassStatistics) -> dict[str, float]:
+    "The same, of statistics that were made before."
     measures = (within_class_variation, equiangular, maxangle, equinorm, sigma_w, sigma_w_trace)
     return {measure.__name__: measure(stats) for measure in measures}
+
+def statistics_of_moments(
+    moments: Tensor, # (classes, 1 + d + d * d) float64: samples, mean and scatter (a sum, not a mean) of each class
+) -> ClassStatistics: # of the classes that have samples
+    "Statistics of latents of which only the moments were kept, as the chapter on streaming does. Latents were float32."
+    moments = moments[moments[:, 0] > 0]
+    counts, d = moments[:, 0], int((moments.shape[1] - 1)**0.5)
+    means, scatter = moments[:, 1:d + 1], moments[:, d + 1:].view(-1, d, d)
+    measured = means - means[0] - counts @ (means - means[0]) / counts.sum()
+    width = (scatter.diagonal(dim1=1, dim2=2) / counts[:, None]).sqrt().max()
+    s, axes = _axes(measured, width, torch.finfo(torch.float32).eps)
+    share = 1 / (counts - 1).clamp_min(1) / len(counts)
+    within = (share[:, None, None] * scatter).sum(0)
+    along = ((axes.T @ within) * axes.T).sum(1)
+    return ClassStatistics(counts, measured, s**2 / len(counts), along[:-1], within.trace(), along[-1])

@@ -101,7 +101,7 @@ class BinaryEncodingClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin
         self._n_features_out = self.nodes
         self.network_ = self._trained(torch.from_numpy(X).float(), torch.from_numpy(index))
         logits, z = self._outputs(X)
-        self.codes_ = class_codes(z, y if y.dtype.kind in 'biu' else index)
+        self.codes_ = class_codes(z, index if y.dtype.kind == 'f' else y)
         self.gaussians_ = fit_class_gaussians(z, index, logits.argmax(1))
         return self
 

@@ -113,6 +113,7 @@ CASES = {
     **{f'collapse.{name}': of_statistics(name) for name in STATISTICS},
     **{f'collapse.{name}': of_statistics(name, None) for name in ('sigma_w', 'sigma_w_trace')},
     'collapse.class_statistics': Case(lambda z, y: collapse.class_statistics(z, y).counts, 'zy', (Z, Y)),
+    'collapse.measures_of': of_statistics('measures_of', None),
     'collapse.collapse_metrics': Case(collapse.collapse_metrics, 'zy', (Z, Y), None),
     **{f'binarity.{name}': of_fit(name) for name in FITS},
     **{f'binarity.{name}': of_codes(name) for name in CODES},
@@ -203,7 +204,7 @@ CASES |= {
     'attacks.directions': Case(lambda x: attacks.directions(x, 3, draws()), 'x', (X,)),
     'attacks.generators': Case(lambda i: [g.initial_seed() for g in attacks.generators(i, 0)], 'v', (LABEL,)),
 }
-NO_ARRAYS = {'cosine', 'in_double', 'require_evaluation'}
+NO_ARRAYS = {'cosine', 'in_double', 'require_evaluation', 'statistics_of_moments'}
 MEASURES = collapse, binarity, geometry, reliability, robustness, attacks
 
 
