@@ -16,31 +16,60 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .inputs import as_images, as_indices, as_numbers, as_scores, logits_and_latents
 from .robustness import require_evaluation
 
 # %% ../nbs/2_measures/06_attacks.ipynb #9169e912
-def logits_of(model: Callable, x: Tensor) -> Tensor: # (n, K)
-    "Logits, also of a model that returns `(logits, z)`. ValueError for one in training mode."
+def logits_of(model: Callable, x: Tensor | np.ndarray) -> Tensor: # (n, K)
+    "Logits, also of a model that returns `(logits, z)` or a dict. ValueError for one in training mode."
+    return _logits(model, x if isinstance(x, Tensor) and x.requires_grad else as_images(x, model))
+
+def _logits(model: Callable, x: Tensor) -> Tensor: # (n, K)
     require_evaluation(model)
-    result = model(x)
-    return result[0] if isinstance(result, tuple) else result
+    return logits_and_latents(model(x))[0]
 
 @torch.no_grad()
-def fools(model: Callable, x: Tensor, y: Tensor) -> Tensor: # (n,) bool
+def fools(model: Callable, x: Tensor | np.ndarray, y: Tensor | np.ndarray) -> Tensor: # (n,) bool
     "Whether another class than `y` (n,) has a larger logit at the images x (n, ...). False for NaN."
-    logits = logits_of(model, x)
+    return _fools(model, *_given(model, x, y))
+
+@torch.no_grad()
+def _fools(model: Callable, x: Tensor, y: Tensor) -> Tensor: # (n,) bool
+    logits = _logits(model, x)
     return logits.amax(1) > logits.gather(1, y[:, None]).squeeze(1)
 
-def length(r: Tensor) -> Tensor: # (n,)
+def _given(model: Callable, x: Tensor | np.ndarray, y: Tensor | np.ndarray, *more: Tensor | np.ndarray,
+           ) -> tuple[Tensor, ...]:
+    "Images, classes and perturbations for a model. What is a tensor on a GPU is not searched: that would stop it."
+    x = as_images(x, model)
+    ready = isinstance(y, Tensor) and y.is_cuda and y.device == x.device and y.dtype == torch.int64
+    return x, y if ready else as_indices(y, x), *(_beside(x, r) for r in more)
+
+def _beside(x: Tensor, r: Tensor | np.ndarray, images: bool = True) -> Tensor:
+    "Perturbations (..., n, ...) in the precision and on the device of the images; or values (n,)."
+    r = as_numbers(r, 'perturbations').to(x)
+    fits = r.shape[-x.dim():] == x.shape if images else r.shape == x.shape[:1]
+    if not fits: raise ValueError(f'{tuple(r.shape)} does not belong to images of shape {tuple(x.shape)}')
+    return r
+
+def _searched(model: Callable, x: Tensor, y: Tensor, *perturbations: Tensor) -> tuple[Tensor, ...]:
+    "As `_given`, and classes on a GPU are searched too: an attack takes long enough."
+    x = as_images(x, model)
+    return x, as_indices(y, x), *(_beside(x, r) for r in perturbations)
+
+def length(r: Tensor | np.ndarray) -> Tensor: # (n,)
     "Norm of each perturbation (n, ...)."
-    return r.flatten(1).norm(dim=1)
+    return as_images(r, what='perturbations').flatten(1).norm(dim=1)
 
-def each(values: Tensor, like: Tensor) -> Tensor: # (n, 1, ...)
+def each(values: Tensor | np.ndarray, like: Tensor | np.ndarray) -> Tensor: # (n, 1, ...)
     "One value (n,) per image, shaped so that it multiplies images."
-    return values.view(-1, *[1] * (like.dim() - 1))
+    values = as_numbers(values, 'values')
+    values = values.float() if values.dtype in (torch.half, torch.bfloat16) else values
+    return values.view(-1, *[1] * (np.ndim(like) - 1))
 
-def smallest(perturbations: Tensor) -> Tensor: # (n, ...)
+def smallest(perturbations: Tensor | np.ndarray) -> Tensor: # (n, ...)
     "The shortest of S perturbations of each image; they are (S, n, ...)."
+    perturbations = as_images(perturbations, what='perturbations')
     best = torch.stack([length(r) for r in perturbations]).argmin(0)
     return perturbations[best, torch.arange(len(best), device=best.device)]
 
@@ -54,13 +83,14 @@ def shrink(
     r: Tensor, # (n, ...) perturbations
 ) -> Tensor: # (n, ...)
     "Each perturbation, shortened to the boundary; infinite where it does not fool."
+    x, y, r = _given(model, x, y, r)
     low, high = torch.zeros(len(x), device=x.device), torch.ones(len(x), device=x.device)
     found = r.flatten(1).isfinite().all(1)
     r = torch.where(each(found, x), r, 0)
-    found &= fools(model, x + r, y)
+    found &= _fools(model, x + r, y)
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        fooled = fools(model, x + each(middle, x) * r, y)
+        fooled = _fools(model, x + each(middle, x) * r, y)
         low, high = torch.where(fooled, low, middle), torch.where(fooled, middle, high)
     return torch.where(each(found, x), each(high, x) * r, torch.inf)
 
@@ -73,6 +103,9 @@ def nearest_others(
     number: int = 10, # of classes, the nearest first
 ) -> Tensor: # (S, n, ...), S at most `number`
     "Differences to the nearest image of each of the nearest other classes; infinite where there is none."
+    x = as_images(x)
+    pool, y = as_images(pool).to(x), as_indices(y, x)
+    classes = as_indices(classes, pool)
     distances = torch.cdist(x.flatten(1), pool.flatten(1))
     nearest = [distances.masked_fill(classes != c, torch.inf).min(1) for c in classes.unique()]
     far, index = (torch.stack(parts) for parts in zip(*nearest, strict=True)) # (C, n)
@@ -83,6 +116,7 @@ def nearest_others(
 
 def line_search(model: Callable, x: Tensor, y: Tensor, targets: Tensor) -> Tensor: # (S, n, ...)
     "Perturbations to the boundary in the directions of `targets` (S, n, ...), the shortest of each image first."
+    x, y, targets = _searched(model, x, y, targets)
     found = torch.stack([shrink(model, x, y, r) for r in targets])
     order = torch.stack([length(r) for r in found]).argsort(dim=0, stable=True)
     return found[order, torch.arange(len(x), device=x.device)]
@@ -91,6 +125,12 @@ def line_search(model: Callable, x: Tensor, y: Tensor, targets: Tensor) -> Tenso
 def margin(logits: Tensor, y: Tensor, unit: Tensor | None = None) -> Tensor: # (n,)
     """Logit of class y minus the largest other one. With a unit (n,), logits are divided by it first, and a soft
     maximum of the others is taken, in which classes within about a tenth of a unit count."""
+    gradient = isinstance(logits, Tensor) and logits.requires_grad # is kept
+    logits = logits if gradient else as_images(logits, what='logits')
+    y = y if isinstance(y, Tensor) and y.is_cuda else as_indices(y, logits)
+    return _margin(logits, y, None if unit is None else as_numbers(unit, 'units').to(logits))
+
+def _margin(logits: Tensor, y: Tensor, unit: Tensor | None) -> Tensor: # (n,)
     own = logits.gather(1, y[:, None]).squeeze(1)
     others = logits.scatter(1, y[:, None], -torch.inf)
     if unit is None: return own - others.amax(1)
@@ -100,6 +140,7 @@ SHARPNESS = 10.
 
 def direction(gradient: Tensor) -> Tensor: # (n, ...)
     "Each gradient (n, ...) with norm 1, also one so short that its square is 0 in float32; 0 where it vanishes."
+    gradient = as_images(gradient, what='gradients')
     largest = gradient.flatten(1).abs().amax(1)
     scaled = gradient / each(torch.where(largest > 0, largest, 1), gradient)
     return scaled / each(length(scaled).clamp_min(1), gradient) # the norm is at least 1, unless it is 0
@@ -108,8 +149,8 @@ def _descent(model: Callable, x: Tensor, y: Tensor, unit: Tensor | None) -> tupl
     "Linear estimate of the distance to the boundary (n,), unit direction to it (n, ...), and whether x fools (n,)."
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        logits = logits_of(model, x)
-        loss = margin(logits, y, unit)
+        logits = _logits(model, x)
+        loss = _margin(logits, y, unit)
         gradient = torch.autograd.grad(loss.sum(), x)[0] if loss.requires_grad else torch.zeros_like(x)
     gradient, logits = gradient.nan_to_num(0, 0, 0), logits.detach()
     estimate = loss.detach().abs() / length(gradient)
@@ -138,18 +179,34 @@ def _walk(model: Callable, x: Tensor, y: Tensor, start: Tensor, reach: Tensor, s
         r = r * each((radius / length(r)).nan_to_num(1, 1).clamp_max(1), x)
     return best
 
+def _reach(x: Tensor, starts: Tensor) -> Tensor: # (n,)
+    "Length of the first step: of the first start; of the image where that is 0 or infinite; 1 if both are 0."
+    first = length(starts[0]) if len(starts) else torch.zeros(len(x)).to(x)
+    size = length(x)
+    return torch.where(first.isfinite() & (first > 0), first, torch.where(size > 0, size, 1))
+
+def _starts(x: Tensor, starts: Tensor | None) -> Tensor: # (S, n, ...)
+    if starts is None: return x.new_zeros(0, *x.shape)
+    starts = _beside(x, starts)
+    if starts.dim() == x.dim() + 1: return starts
+    raise ValueError(f'starts of shape {tuple(starts.shape)} must be (S, {", ".join(map(str, x.shape))}): '
+                     'several for each image')
+
 @torch.inference_mode(False) # gradients are needed inside, whatever the caller's mode
 @torch.no_grad()
 def fmn(
     model: Callable, # x -> logits (n, K), or x -> (logits, z); a module must be in evaluation mode
     x: Tensor, # (n, ...) float32 images
     y: Tensor, # (n,) int64 classes that are predicted at x
-    starts: Tensor, # (S, n, ...) perturbations to begin from, besides 0; the first ones finite
+    starts: Tensor | None = None, # (S, n, ...) perturbations to begin from, besides 0; the first ones finite
     steps: int = 100, # of each walk; each is a forward and a backward pass
     unit: Tensor | None = None, # (n,) unit of the logits, see `margin`
 ) -> Tensor: # (n, ...)
     "The shortest perturbation found on S + 1 walks, see Pintor et al. (2021), algorithm 1, in the Euclidean norm."
-    reach = torch.where(length(starts[0]).isfinite(), length(starts[0]), length(x))
+    x, y = _searched(model, x, y)
+    starts = _starts(x, starts)
+    unit = None if unit is None else _beside(x, unit, images=False)
+    reach = _reach(x, starts)
     begins = torch.cat([torch.zeros_like(x)[None], torch.where(starts.isfinite(), starts, 0)])
     walks, n = len(begins), len(x)
     many = [part.repeat(walks, *[1] * (part.dim() - 1)) for part in (x, y, reach)]
@@ -168,9 +225,11 @@ def transfer(
     factors: Sequence[float] = FACTORS, # to try, ascending
 ) -> Tensor: # (n, ...)
     "The perturbations, scaled to the boundary; infinite where no factor fools."
+    x, y, r = _searched(model, x, y, r)
     finite = r.flatten(1).isfinite().all(1)
     r = torch.where(each(finite, x), r, 0)
-    fooled = torch.stack([fools(model, x + factor * r, y) for factor in factors]) # (factors, n)
+    factors = as_scores(factors, 'factors').tolist()
+    fooled = torch.stack([_fools(model, x + factor * r, y) for factor in factors]) # (factors, n)
     first = torch.tensor(factors).to(x)[fooled.int().argmax(0)]
     return shrink(model, x, y, torch.where(each(fooled.any(0), x), each(first, x) * r, torch.inf))
 
@@ -181,8 +240,11 @@ def in_double(model: Callable) -> Callable:
 
 @torch.inference_mode(False)
 @torch.no_grad()
-def adaptive(model: Callable, x: Tensor, y: Tensor, starts: Tensor, steps: int = 100) -> Tensor: # (n, ...)
+def adaptive(model: Callable, x: Tensor, y: Tensor, starts: Tensor | None = None, steps: int = 100,
+             ) -> Tensor: # (n, ...)
     "FMN in float64 on logits in units of their margin at x; parameters as in `fmn`."
+    x, y = _searched(model, x, y)
+    starts = _starts(x, starts)
     double = in_double(model)
     exact = x.double() if double is not model else x
     unit = margin(logits_of(double, exact), y)
@@ -194,21 +256,26 @@ ROUNDING = [1 + 10. ** k for k in range(-7, 0)] # in float32, an image on the bo
 # %% ../nbs/2_measures/06_attacks.ipynb #7321021f
 def generators(images: Tensor, seed: int) -> list[torch.Generator]:
     "A generator for each image, of its number (n,) and a seed, on the CPU."
+    images = as_numbers(images, 'numbers of images').tolist()
     seeds = [np.random.SeedSequence((seed, int(i))).generate_state(1)[0] for i in images] # torch uses 32 bits of them
     return [torch.Generator().manual_seed(int(s)) for s in seeds]
 
 def directions(x: Tensor, number: int, draws: list[torch.Generator]) -> Tensor: # (number, n, ...)
     "Random directions of norm 1, for each image from its own generator."
+    x = as_images(x)
     u = torch.stack([torch.randn(number, *x.shape[1:], generator=g) for g in draws], 1).to(x)
     return u / u.flatten(2).norm(dim=2).view(number, len(x), *[1] * (x.dim() - 1))
 
 def ask(model: Callable, x: Tensor, y: Tensor, r: Tensor) -> Tensor: # (Q, n) bool
     "Whether each of the perturbations (Q, n, ...) fools."
+    x, y, r = _given(model, x, y, r)
     at, classes = (x + r).flatten(0, 1), y.repeat(len(r))
-    return torch.cat([fools(model, *part) for part in zip(at.split(512), classes.split(512))]).view(len(r), -1)
+    return torch.cat([_fools(model, *part) for part in zip(at.split(512), classes.split(512))]).view(len(r), -1)
 
 def normal(model: Callable, x: Tensor, y: Tensor, r: Tensor, u: Tensor, size: Tensor) -> Tensor: # (n, ...)
     "Estimate of the boundary's normal at x + r, from directions u (Q, n, ...) and steps of `size` (n,)."
+    x, y, r, u = _given(model, x, y, r, u)
+    size = _beside(x, size, images=False)
     answers = 2. * ask(model, x, y, r + each(size, x) * u) - 1
     mean = answers.mean(0)
     weights = torch.where(mean.abs() == 1, answers, answers - mean)
@@ -242,6 +309,7 @@ def hop_skip_jump(
     queries: int = 5000, # decisions at most, for each image
 ) -> Tensor: # (n, ...)
     "The shortest perturbation found without gradients; infinite where `start` is infinite, or far from fooling."
+    x, y, start = _searched(model, x, y, start)
     best, asked = _begin(model, x, y, start)
     found, step = best.flatten(1).isfinite().all(1), 1
     r = torch.where(each(found, x), best, 0)
@@ -263,7 +331,8 @@ def noise(
     number: int = 100, # draws of noise for each image
 ) -> Tensor: # (n, ...)
     "Gaussian noise of the given norm, shortened to the boundary: the shortest that fools; infinite if none does."
-    r = each(norm, x) * directions(x, number, draws)
+    x, y = _searched(model, x, y)
+    r = each(_beside(x, norm, images=False), x) * directions(x, number, draws)
     fooled = ask(model, x, y, r)
     r = torch.where(fooled.view(*fooled.shape, *[1] * (x.dim() - 1)), r, torch.inf)
     return line_search(model, x, y, r[fooled.any(1)])[0] if fooled.any() else r[0]

@@ -15,17 +15,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .collapse import as_numbers
 from .head import exact_linear
+from .inputs import as_flags, as_images, as_labels, as_numbers, as_scores, logits_and_latents
 
 # %% ../nbs/2_measures/05_robustness.ipynb #9e75ad7e
 VANISHING = 1e-8 # a gradient shorter than this, in logits per unit of x, has no direction
 
 def nearest_plane_step(
-    f: Tensor, # (n, C) logits of the candidates minus the logit of the predicted class
-    w: Tensor, # (n, C, D) their gradients
+    f: Tensor | np.ndarray, # (n, C) logits of the candidates minus the logit of the predicted class
+    w: Tensor | np.ndarray, # (n, C, D) their gradients
 ) -> tuple[Tensor, Tensor]:
     "Step (n, D) on to the nearest of C planes, and (n,) bool whether there is one. No plane: a step of zero."
+    f, w = as_images(f, what='logits'), as_images(w, what='gradients')
     length = w.norm(dim=2)
     distance = torch.where(length > VANISHING, f.abs() / length, torch.inf)
     nearest = distance.argmin(1, keepdim=True)
@@ -36,11 +37,6 @@ def nearest_plane_step(
     return torch.where(found, (distance + 1e-4) / length * w, 0), found.squeeze(1)
 
 # %% ../nbs/2_measures/05_robustness.ipynb #94e622ab
-def _outputs(model: Callable, x: Tensor) -> tuple[Tensor, Tensor | None]:
-    "Logits (n, K), and latents (n, d) where the model returns both."
-    result = model(x)
-    return result if isinstance(result, tuple) else (result, None)
-
 def _output_layer(model: Callable, z: Tensor, logits: Tensor) -> nn.Linear | None:
     "The model's `head.output`, where that layer and nothing after it makes these logits of these latents."
     layer = getattr(getattr(model, 'head', None), 'output', None)
@@ -50,14 +46,16 @@ def _output_layer(model: Callable, z: Tensor, logits: Tensor) -> nn.Linear | Non
 
 def linearise(
     model: Callable, # x -> logits, or x -> (logits, z)
-    x: Tensor, # (n, ...) images, float32
-    classes: Tensor, # (n, C + 1) candidate classes of each image, the predicted one first
+    x: Tensor | np.ndarray, # (n, ...) images, in the precision of the model
+    classes: Tensor | np.ndarray, # (n, C + 1) candidate classes of each image, the predicted one first
 ) -> tuple[Tensor, Tensor]:
     """For the C other candidates: logit minus the predicted class's logit (n, C), and its gradient (n, C, D),
     where an image has D numbers."""
+    x = as_images(x, model)
+    classes = as_numbers(classes, 'classes').to(x.device, torch.int64)
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        logits, z = _outputs(model, x)
+        logits, z = logits_and_latents(model(x))
         chosen = logits.gather(1, classes)
         fewer = z is not None and z.shape[1] < classes.shape[1]
         layer = _output_layer(model, z, logits) if fewer else None
@@ -85,6 +83,13 @@ class DeepFoolResult:
     iterations: Tensor   # (n,) int64, steps taken
     fooled: Tensor       # (n,) bool; False: the steps ran out, or all gradients vanished
 
+    def __post_init__(self):
+        "Arrays and lists become tensors."
+        r = as_images(self.perturbation, what='perturbations')
+        for name, value in ('perturbation', r), ('iterations', as_labels(self.iterations, r)), (
+                'fooled', as_flags(self.fooled, 'fooled').to(r.device)):
+            object.__setattr__(self, name, value)
+
 def require_evaluation(model: Callable) -> None:
     "ValueError in training mode, where batch norm would make each image's class depend on the other images."
     if isinstance(model, nn.Module) and any(m.training for m in model.modules()):
@@ -92,14 +97,14 @@ def require_evaluation(model: Callable) -> None:
 
 def _overtaken(model: Callable, x: Tensor, classes: Tensor) -> Tensor:
     "(n,) bool: is another class's logit larger than that of `classes`? False for NaN."
-    logits = _outputs(model, x)[0]
+    logits = logits_and_latents(model(x))[0]
     return logits.amax(1) > logits.gather(1, classes[:, None]).squeeze(1)
 
 @torch.inference_mode(False) # gradients are needed inside, whatever the caller's mode
 @torch.no_grad()
 def deepfool(
     model: Callable, # x -> logits (n, K), or x -> (logits, z), K >= 2; a module must be in evaluation mode
-    x: Tensor, # (n, ...) float32 images as the model sees them (normalised), on the model's device
+    x: Tensor | np.ndarray, # (n, ...) images as the model sees them (normalised)
     candidates: int = 10, # classes with the largest logits that are considered, the predicted one included
     overshoot: float = 0.02, # share by which the perturbation is made longer
     max_iter: int = 50, # steps at most
@@ -111,14 +116,14 @@ def deepfool(
     """
     require_evaluation(model)
     if candidates < 2: raise ValueError(f'DeepFool needs at least two candidates, got {candidates}')
-    x = as_numbers(x, 'images')
+    x = as_images(x, model)
     parts = [_deepfool(model, part, candidates, 1 + overshoot, max_iter) for part in x.split(IMAGES_AT_A_TIME)]
     return DeepFoolResult(*(torch.cat(pieces) for pieces in zip(*parts, strict=True)))
 
 def _deepfool(model: Callable, x: Tensor, candidates: int, stretch: float, max_iter: int,
               ) -> tuple[Tensor, Tensor, Tensor]:
     "Perturbations, iterations and success of images that are worked on together."
-    logits = _outputs(model, x)[0]
+    logits = logits_and_latents(model(x))[0]
     classes = logits.topk(min(candidates, logits.shape[1])).indices
     steps, iterations = torch.zeros_like(x), torch.zeros(len(x), dtype=torch.int64, device=x.device)
     fooled, active = torch.zeros_like(iterations, dtype=torch.bool), torch.arange(len(x), device=x.device)
@@ -139,14 +144,20 @@ class Attack:
     ratio: Tensor  # (n,) float64 |r| / |x|, Frobenius norms; NaN for an image that is zero everywhere
     fooled: Tensor # (n,) bool
 
+    def __post_init__(self):
+        "Arrays and lists become tensors, on the CPU."
+        object.__setattr__(self, 'ratio', as_scores(self.ratio, 'ratios').double().cpu())
+        object.__setattr__(self, 'fooled', as_flags(self.fooled, 'fooled').cpu())
+
 def relative_perturbation(
-    x: Tensor, # (n, ...) images
+    x: Tensor | np.ndarray, # (n, ...) images
     result: DeepFoolResult, # of the same images
 ) -> Attack:
     "Perturbations relative to their images."
-    size = x.flatten(1).norm(dim=1)
-    ratio = torch.where(size > 0, result.perturbation.flatten(1).norm(dim=1) / size, torch.nan)
-    return Attack(ratio.double().cpu(), result.fooled.cpu())
+    x, r = as_images(x), result.perturbation
+    if x.shape != r.shape: raise ValueError(f'images {tuple(x.shape)} and perturbations {tuple(r.shape)} do not match')
+    size = x.to(r.device).flatten(1).norm(dim=1)
+    return Attack(torch.where(size > 0, r.flatten(1).norm(dim=1) / size, torch.nan), result.fooled)
 
 # %% ../nbs/2_measures/05_robustness.ipynb #6d89fa8a
 def _mean(values: Tensor) -> float:
@@ -172,7 +183,7 @@ def share_fooled(attack: Attack) -> float:
 
 # %% ../nbs/2_measures/05_robustness.ipynb #1757a3a8
 def perturbation_score(
-    x: Tensor, # (n, ...) images
+    x: Tensor | np.ndarray, # (n, ...) images
     result: DeepFoolResult, # of the same images
 ) -> dict[str, float]:
     """`perturbation_score` (mean over fooled images), `perturbation_score_all` (over all, the paper's),
