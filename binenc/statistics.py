@@ -6,7 +6,7 @@
 __all__ = ['LEVEL', 'ENOUGH', 'ACCURACY_BOUND', 'PERTURBATION_BOUND', 'DRAWS', 'SUPPORTED', 'CONTRADICTED', 'EQUIVALENT',
            'UNDECIDED', 'ENOUGH_POWER', 'MOST', 'Summary', 'summarise', 'Comparison', 'compare', 'p_within',
            'mean_log_ratio', 'compare_crossed', 'p_for', 'p_against', 'p_equivalent', 'holm', 'Verdict', 'verdicts',
-           'least_effect', 'power', 'power_within', 'replicates_for']
+           'least_effect', 'power', 'power_within', 'replicates_for', 'replicates_to_decide']
 
 # %% ../nbs/2_measures/07_statistics.ipynb #ef972e73
 import math
@@ -59,6 +59,17 @@ class Comparison:
     error: float = math.nan   # standard error of the difference
     freedom: float = math.nan # degrees of freedom of the test
     bound: float = math.nan   # a difference below this does not matter; NaN where nothing says so
+    test: str = 'paired t'    # or 'Welch', or 'crossed': of replicates and images
+    may_support: bool = True  # whether it is evidence for a claim, not only against one
+
+    @property
+    def deviations(self) -> float:
+        "The difference in standard deviations: of the differences if paired, else of a model's replicates."
+        spread = self.error * math.sqrt(self.difference.n / (1 if self.paired else 2))
+        return abs(self.difference.mean) / spread if spread else math.inf
+
+    @property
+    def paired(self) -> bool: return self.test == 'paired t'
 
     @property
     def agrees(self) -> bool:
@@ -68,6 +79,7 @@ class Comparison:
     @property
     def p_for(self) -> float:
         "p against a difference of zero or of the other sign; 1 for a difference that contradicts the claim."
+        if not self.may_support: return math.nan
         return self.p if self.agrees or math.isnan(self.p) else 1.
 
     @property
@@ -102,7 +114,8 @@ def _welch(ours: Sequence[float], others: Sequence[float], better: int, bound: f
     half = _t_quantile(freedom) * error if n > 1 else math.nan
     d = Summary(mean, math.hypot(a.std, b.std), n, mean - half, mean + half)
     effect = _effect(mean, d.std / math.sqrt(2), freedom) if n >= ENOUGH else math.nan
-    return Comparison(d, effect, _p(d, error, freedom, math.comb(a.n + b.n, n)), better, error, freedom, bound)
+    p = _p(d, error, freedom, math.comb(a.n + b.n, n))
+    return Comparison(d, effect, p, better, error, freedom, bound, 'Welch')
 
 def _effect(mean: float, std: float, f: float) -> float:
     if not f >= ENOUGH - 1 or std == 0: return math.nan
@@ -124,7 +137,7 @@ def p_within(
 ) -> float: # NaN without a bound, or where there is no test
     "p against a difference of the bound or more, in either direction (two one-sided tests)."
     bound = c.bound if math.isnan(bound) else bound
-    if math.isnan(c.p) or math.isnan(bound): return math.nan
+    if math.isnan(c.p) or math.isnan(bound) or not c.may_support: return math.nan
     room = bound - abs(c.difference.mean)
     if c.error == 0: return compare([room] * c.difference.n, [0.] * c.difference.n).p / 2 if room > 0 else 1.
     from scipy.special import stdtr
@@ -168,7 +181,7 @@ def compare_crossed(
     if a.shape[1] != b.shape[1]: raise ValueError(f'{a.shape[1]} images against {b.shape[1]}: they must be the same')
     n, rng = min(len(a), len(b)), np.random.default_rng(0)
     if n < ENOUGH or not (known := np.isfinite(a).any(0) & np.isfinite(b).any(0)).any():
-        return Comparison(summarise([]), math.nan, math.nan, better, bound=bound)
+        return Comparison(summarise([]), math.nan, math.nan, better, bound=bound, test='crossed')
     a, b = a[:, known], b[:, known]
     sizes = len(a), len(b), a.shape[1]
     drawn = [rng.multinomial(size, np.full(size, 1 / size), draws) for size in sizes]
@@ -179,7 +192,7 @@ def compare_crossed(
     freedom = len(a) + len(b) - 2
     half = _t_quantile(freedom) * error
     d = Summary(mean, error * math.sqrt(n / 2), n, mean - half, mean + half)
-    return Comparison(d, math.exp(mean), _p(d, error, freedom, 2**n), better, error, freedom, bound)
+    return Comparison(d, math.exp(mean), _p(d, error, freedom, 2**n), better, error, freedom, bound, 'crossed')
 
 # %% ../nbs/2_measures/07_statistics.ipynb #cec97133
 def p_for(comparisons: Iterable[Comparison]) -> float:
@@ -195,7 +208,7 @@ def p_against(comparisons: Iterable[Comparison]) -> float:
 
 def p_equivalent(comparisons: Iterable[Comparison]) -> float:
     "p of being nowhere worse: each comparison holds or is within its bound. NaN if one was not made, or for none."
-    ps = [min(c.p_for, p_within(c)) for c in comparisons] # min(p, NaN) is p
+    ps = [min(c.p_for, p_within(c)) for c in comparisons] # without a bound p_for, since min(p, NaN) is p
     return math.nan if not ps or any(map(math.isnan, ps)) else max(ps)
 
 # %% ../nbs/2_measures/07_statistics.ipynb #979ddec5
@@ -291,3 +304,26 @@ def replicates_for(power_of: Callable[[int], float], goal: float = ENOUGH_POWER)
         middle = (low + high) // 2
         low, high = (low, middle) if power_of(middle) >= goal else (middle, high)
     return high
+
+# %% ../nbs/2_measures/07_statistics.ipynb #8d9f5f95
+def replicates_to_decide(
+    comparisons: Sequence[Comparison], # of one claim
+    claims: int, # of its family
+) -> float: # inf: more than `MOST`, or nothing to go by
+    "Replicates of each model with which the differences that were seen would most likely lead to a verdict."
+    level = LEVEL / claims
+    holds = [_replicates(c, level) if c.agrees else math.inf for c in comparisons]
+    fails = [math.inf if c.agrees else _replicates(c, level / len(comparisons)) for c in comparisons]
+    within = [min(each, _replicates_within(c, level)) for each, c in zip(holds, comparisons)]
+    return min(max(holds, default=math.inf), min(fails, default=math.inf), max(within, default=math.inf))
+
+def _replicates(c: Comparison, level: float) -> float:
+    if not math.isfinite(c.error): return math.inf
+    return replicates_for(lambda n: power(n, c.deviations, level, c.paired))
+
+def _replicates_within(c: Comparison, level: float) -> float:
+    "For equivalence. inf without a bound, or where the difference that was seen is no smaller."
+    size = abs(c.difference.mean)
+    if not size < c.bound or not c.may_support: return math.inf
+    unit = size / c.deviations if size else c.error * math.sqrt(c.difference.n / (1 if c.paired else 2))
+    return replicates_for(lambda n: power_within(n, c.bound / unit, size / unit, level, c.paired)) if unit else ENOUGH
