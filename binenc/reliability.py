@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FLOOR', 'TIE_BITS', 'ODIN_TEMPERATURE', 'CALIBRATION_BINS', 'Gaussian', 'fit_gaussian', 'gaussian_distance',
-           'ClassGaussians', 'fit_class_gaussians', 'mahalanobis_distance', 'error_auroc', 'ErrorScores', 'auroc',
-           'misclassified', 'mahalanobis_errors', 'mahalanobis_auroc', 'RiskCoverage', 'risk_coverage',
-           'selective_risk', 'augrc', 'aurc', 'risk_at_80', 'fpr_at_95', 'softmax_errors', 'ood_auroc',
+           'ClassGaussians', 'fit_class_gaussians', 'mahalanobis_distance', 'without_noise', 'error_auroc',
+           'ErrorScores', 'auroc', 'misclassified', 'mahalanobis_errors', 'mahalanobis_auroc', 'RiskCoverage',
+           'risk_coverage', 'selective_risk', 'augrc', 'aurc', 'risk_at_80', 'fpr_at_95', 'softmax_errors', 'ood_auroc',
            'calibration_error', 'adaptive_calibration_error']
 
 # %% ../nbs/2_measures/04_reliability.ipynb #0ef1dbd0
@@ -109,9 +109,11 @@ def mahalanobis_distance(
     distance = z.new_full((len(z),), torch.inf)
     for c, gaussian in gaussians.of_class.items():
         distance[pred == c] = gaussian_distance(gaussian, z[pred == c], floor)
-    return _without_noise(distance)
+    return without_noise(distance)
 
-def _without_noise(distance: Tensor) -> Tensor:
+def without_noise(
+    distance: Tensor, # (n,) float64
+) -> Tensor:
     "Distances without the digits that rounding decides, absolute 1e-9 and relative 1e-11: equal samples tie."
     mantissa, exponent = (distance * 1e9).round().div(1e9).frexp()
     return torch.where(distance.isfinite(), (mantissa * 2**TIE_BITS).round().ldexp(exponent - TIE_BITS), distance)
