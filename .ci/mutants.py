@@ -4,7 +4,8 @@ The changes stand in mutants.json, drawn once (--draw SEED) and then kept: each 
 into chapter and module alike, which is tested until something fails: the chapter that defines the function, then the
 test files that name the function or import its module, and for operations the tests from end to end, within a limit of
 CPU time. What fails has to fail a second time, alone, and to pass in a copy without the change. SLURM's tests are left
-out. What is found is stored after each change: the same command continues. Writes mutants.md.
+out. What is found is stored after each change: the same command continues. A change whose code is gone is not replaced.
+Writes mutants.md; exits with 1 if an earlier commit noticed what this one does not.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import queue
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -35,7 +37,7 @@ MODULES = {
     'operations': 'files locks process store checkpoints training launch scheduler submission slurm status console '
                   'cluster cli datasets image_files data merging results attack_rows measuring',
 }
-NOT_DRAWN = {'execute_notebook', 'draw_figure'} # what is about to go
+NOT_DRAWN = {'execute_notebook', 'own_temporary_folder', 'remove_left_folders'} # sockets: about to go
 EACH = 30       # changes of a group
 CPU = 150       # seconds for the tests of one change, their processes together
 WALL = 6        # times as long by the clock: the machine may have other work
@@ -57,14 +59,18 @@ def candidates(modules):
 
 
 def draw(seed, equivalent):
-    """The list: kinds take turns, no function comes twice, none has its name from two modules."""
-    chance, drawn = random.Random(seed), []
+    """The list: kinds take turns, no function comes twice, and none of which several modules have one.
+
+    Each change has its own place in a random order: where one is found to be equivalent, the next takes its place.
+    """
+    drawn = []
     for group, modules in MODULES.items():
-        left = [(module, change) for module, change in candidates(modules) if unique(change.function)]
+        left = [(module, change) for module, change in candidates(modules)
+                if unique(change.function) and identity(change) not in equivalent]
+        left.sort(key=lambda pair: random.Random(f'{seed} {identity(pair[1])}').random())
         kinds = sorted({change.kind for _, change in left})
         for turn in range(EACH):
-            of_kind = [pair for pair in left if pair[1].kind == kinds[turn % len(kinds)]]
-            module, change = chance.choice([pair for pair in of_kind if identity(pair[1]) not in equivalent])
+            module, change = next(pair for pair in left if pair[1].kind == kinds[turn % len(kinds)])
             left = [pair for pair in left if pair[1].function != change.function]
             drawn.append({'group': group, 'module': module, **asdict(change)})
     return drawn
@@ -253,10 +259,21 @@ def score(stored, commit):
     for group in MODULES:
         ended = [outcomes[str(number)] for number, entry in enumerate(stored['mutants'], 1)
                  if entry['group'] == group and str(number) in outcomes]
-        caught = sum(not outcome.startswith((SURVIVED, GONE)) for outcome in ended)
-        parts.append(f'{caught} of {len(ended) - ended.count(GONE)} in {group}')
+        parts.append(f'{sum(map(caught, ended))} of {len(ended) - ended.count(GONE)} in {group}')
     gone = list(outcomes.values()).count(GONE)
     return f"{commit}: caught {' and '.join(parts)}{f'; {gone} gone' if gone else ''}"
+
+
+def lost(stored, commit):
+    """The numbers of changes that an earlier commit noticed and this one does not."""
+    now = stored['outcomes'][commit]
+    return sorted({int(number) for outcomes in stored['outcomes'].values() for number, outcome in outcomes.items()
+                   if caught(outcome) and now.get(number, '').startswith(SURVIVED)})
+
+
+def caught(outcome):
+    """Whether a change was noticed."""
+    return not outcome.startswith((SURVIVED, GONE))
 
 
 def store(stored):
@@ -298,11 +315,13 @@ def try_all(stored, commit, chosen, folder):
 
 
 def main():
+    signal.signal(signal.SIGTERM, signal.default_int_handler) # ends what was started, as Ctrl-C does
     chosen = options()
     stored = json.loads(LIST.read_text(encoding='utf-8')) if LIST.exists() else {'equivalent': []}
     if chosen.draw is not None:
         equivalent = [each[:4] for each in stored['equivalent']]
-        return store({**stored, 'seed': chosen.draw, 'mutants': draw(chosen.draw, equivalent), 'outcomes': {}})
+        store({**stored, 'seed': chosen.draw, 'mutants': draw(chosen.draw, equivalent), 'outcomes': {}})
+        return False
     commit = subprocess.check_output(['git', '-C', REPO, 'rev-parse', '--short=7', chosen.at], text=True).strip()
     with tempfile.TemporaryDirectory(prefix='mutants', ignore_cleanup_errors=True) as folder:
         try:
@@ -311,7 +330,10 @@ def main():
             for processes in started:
                 stop(processes)
     print(score(stored, commit))
+    if missed := lost(stored, commit):
+        print(f'noticed before, and not any more: {", ".join(map(str, missed))}')
+    return bool(missed)
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())
