@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from dataclasses import asdict, fields
 from multiprocessing.pool import ThreadPool
@@ -44,7 +45,7 @@ WALL = 6        # times as long by the clock: the machine may have other work
 END_TO_END = 'test_end_to_end.py'
 LEFT_OUT = 'test_slurm.py', 'test_slurm_cluster.py'
 SURVIVED, GONE = 'survived', 'gone'
-started = []    # sets of processes, to be ended with this one
+closing = threading.Event() # set when this process was asked to end
 
 
 # The list
@@ -123,6 +124,7 @@ def git(folder, *words):
 
 def execute(words, copy, log, word='', cpu=CPU):
     """Run a command in a copy, with its own temporary folder; 'passed', 'failed' or 'hung'."""
+    if closing.is_set(): return 'hung'
     scratch = tempfile.mkdtemp(prefix='m', dir='/tmp') # short: sockets are put below it
     environment = {**os.environ, 'PYTHONPATH': f'{copy}:{Path(__file__).parent}', 'OMP_NUM_THREADS': '1',
                    'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}', 'TMPDIR': scratch,
@@ -130,11 +132,10 @@ def execute(words, copy, log, word='', cpu=CPU):
     process = psutil.Popen(words, cwd=copy, env=environment, stdin=subprocess.DEVNULL, start_new_session=True,
                            stdout=log.with_suffix('.out').open('w'), stderr=subprocess.STDOUT)
     seen, end = {process}, time.monotonic() + WALL * cpu
-    started.append(seen)
     try:
         while process.poll() is None:
             seen.update(process.children(recursive=True))
-            if time.monotonic() > end or cpu_seconds(seen) > cpu:
+            if closing.is_set() or time.monotonic() > end or cpu_seconds(seen) > cpu:
                 return 'hung'
             time.sleep(0.3)
         return 'failed' if process.returncode else 'passed'
@@ -183,16 +184,15 @@ class Bench:
             return GONE
         module, chapter = written
         words = ['nbdev_test', '--n_workers', '0', '--path', str(chapter.relative_to(self.copy))]
-        if execute(words, self.copy, self.log) != 'passed' and self.passes(words):
+        if self.noticed(words, execute(words, self.copy, self.log)):
             return f'chapter {chapter.stem}'
         return self.tests(module.stem, change.function.split('.')[0], entry['group'])
 
-    def passes(self, words):
-        """Whether a command passes without the change, well within the limit."""
-        key = tuple(words)
-        if key not in self.known:
-            self.known[key] = execute(words, self.clean, self.log, cpu=CPU / 5) == 'passed'
-        return self.known[key]
+    def noticed(self, words, ended):
+        """Whether a command that ended so with a change passes without; well within the limit, if it seemed to hang."""
+        if ended != 'passed' and (key := (*words, ended)) not in self.known:
+            self.known[key] = execute(words, self.clean, self.log, cpu=CPU / 5 if ended == 'hung' else CPU) == 'passed'
+        return ended != 'passed' and self.known[key]
 
     def tests(self, module, name, group):
         """The test that noticed the change, or that none did."""
@@ -205,7 +205,7 @@ class Bench:
                 break
             test = self.last('began ' if ended == 'hung' else 'failed ')
             words = pytest(test) if test else pytest('--collect-only', *files)
-            if execute(words, self.copy, self.log, cpu=CPU / 2) != 'passed' and self.passes(words):
+            if self.noticed(words, execute(words, self.copy, self.log)):
                 return test or 'the tests cannot be imported'
             if ended == 'hung' or test in left_out:
                 return f'{SURVIVED} (tests: at the limit)'
@@ -302,16 +302,20 @@ def try_all(stored, commit, chosen, folder):
 
     def one(number):
         bench = benches.get()
-        try:
-            return number, bench.try_out(stored['mutants'][number - 1])
-        finally:
-            benches.put(bench)
+        outcome = '' if closing.is_set() else bench.try_out(stored['mutants'][number - 1])
+        benches.put(bench)
+        return number, outcome
 
-    with ThreadPool(chosen.jobs) as pool:
+    pool = ThreadPool(chosen.jobs)
+    try:
         for number, outcome in pool.imap_unordered(one, numbers):
             outcomes[str(number)] = outcome
             print(f'{number}: {outcome}', flush=True)
             store(stored)
+    finally:
+        closing.set()
+        pool.close()
+        pool.join()
 
 
 def main():
@@ -324,11 +328,7 @@ def main():
         return False
     commit = subprocess.check_output(['git', '-C', REPO, 'rev-parse', '--short=7', chosen.at], text=True).strip()
     with tempfile.TemporaryDirectory(prefix='mutants', ignore_cleanup_errors=True) as folder:
-        try:
-            try_all(stored, commit, chosen, Path(folder))
-        finally:
-            for processes in started:
-                stop(processes)
+        try_all(stored, commit, chosen, Path(folder))
     print(score(stored, commit))
     if missed := lost(stored, commit):
         print(f'noticed before, and not any more: {", ".join(map(str, missed))}')
