@@ -107,19 +107,23 @@ def options(
 # %% ../nbs/6_running/03_commands.ipynb #7e78815d
 @app.command()
 def data(
-    name: Annotated[str, typer.Argument(metavar='NAME', help='a data set, folder:PATH, or an experiment')],
+    name: Annotated[str, typer.Argument(
+        metavar='NAME', help='a data set, folder:PATH or file:PATH (.csv, .npz) for your own, or an experiment')],
     results_dir: ResultsDir = RESULTS,
     data_dir: DataDir = DATA,
+    image_size: Annotated[int | None, typer.Option(
+        min=1, max=4096, metavar='N', help='make images squares of N pixels, as the setting image_size does')] = None,
 ):
     "Fetch or find a data set and say where it is."
     from binenc.datasets import DATASETS, dataset_info
     if name not in DATASETS and name in {*EXPERIMENTS, *stored_names(results_dir)}:
-        name = expand(chosen(name, [], results_dir, whole=True))[0].dataset
-    for split in 'train', 'test':
-        images = dataset_info(name).load(data_dir, split)
+        run = expand(chosen(name, [], results_dir, whole=True))[0]
+        name, image_size = run.dataset, image_size or run.image_size
+    for split, images in dataset_info(name, image_size).splits(data_dir).items():
         n, c, h, w = images.images.shape
         out.print(f'{name} {split}: {n:,} images, {c}x{h}x{w}, {len(images.classes)} classes')
-    out.print(f'in {dataset_info(name).place(data_dir)}')
+    for line in f'in {dataset_info(name).place(data_dir)}', *images.notes:
+        out.print(line)
 
 # %% ../nbs/6_running/03_commands.ipynb #957a1cd8
 @app.command()
@@ -293,18 +297,19 @@ def sweep_all(e: Experiment, jobs: int | None, wait: bool, results_dir: Path, da
         tried |= {*todo}
         if todo:
             warm_up(TRAINS)
-            Apart(check_can_train, todo[0], data_dir).result() # in a copy, which spares this process the images
+            for note in Apart(check_can_train, todo[0], data_dir).result(): # a copy spares this process the images
+                out.print(f'note: {note}')
         keep_experiment(e, results_dir) # finished runs belong to it too
         if todo and compute(e.name, todo, len(runs), jobs, results_dir, data_dir).stopping: return True
         if not wait: return False
         if not wait_for_others(runs, results_dir, stops): return stops()
 
-def check_can_train(run: Run, data_dir: Path) -> None:
+def check_can_train(run: Run, data_dir: Path) -> tuple[str, ...]: # what a person should know of the images
     "Raises `UserError` for missing or damaged data, or a precision that this machine lacks, before anything starts."
     from binenc.data import load_splits
     from binenc.training import check_precision
     check_precision(run)
-    load_splits(run, data_dir)
+    return load_splits(run, data_dir)['train'].notes
 
 def any_unfinished(runs: list[Run], results_dir: Path) -> bool:
     "Say which runs did not finish, if any: `sweep && figures` must not draw too early."
@@ -388,7 +393,7 @@ def _unattacked(sources: dict[Run, Run | None], results_dir: Path, images: int) 
 def _test_images(run: Run, data_dir: Path) -> int:
     "How many there are: no more can be attacked."
     from binenc.datasets import dataset_info
-    return len(dataset_info(run.dataset).load(Path(data_dir), 'test').labels)
+    return len(dataset_info(run.dataset, run.image_size).load(Path(data_dir), 'test').labels)
 
 def show_attacks(name: str, settings: list[str], results_dir: Path) -> None:
     "Draw the table and the figure, and print the table."

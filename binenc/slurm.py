@@ -31,7 +31,7 @@ from statistics import median
 
 from filelock import FileLock, Timeout
 
-from .datasets import dataset_info
+from .datasets import check_place, dataset_info
 from .errors import UserError
 from .execute import StopOnSignal, Sweep, Watcher, died, pending, states
 from .experiment import Experiment, expand
@@ -332,8 +332,10 @@ def _plan_ids(plan: Path) -> list[str]:
 
 # %% ../nbs/6_running/02_slurm.ipynb #1b081718
 def data_ready(name: str, root: str | Path) -> bool:
-    "Whether a data set can be read without a download."
-    return dataset_info(name).place(Path(root)) is not None
+    "Whether a data set can be read without a download. Raises `UserError` for a path that means another place for jobs."
+    if dataset_info(name).place(Path(root)) is None: return False
+    check_place(name, Path(root), Path(os.environ.get('BINENC_REPO', '.')).resolve())
+    return True
 
 def to_submit(runs: list[Run], results_dir: Path) -> list[Run]:
     "Runs that nobody has finished, computes, or has in the queue."
