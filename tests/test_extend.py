@@ -1,4 +1,4 @@
-"""The README's "Extend it", applied to a copy of the repository: each change is all that it takes."""
+"""What nbs/extend.ipynb shows, applied to a copy of the repository: each change is all that it takes."""
 import json
 import os
 import re
@@ -11,16 +11,15 @@ import pytest
 
 from helpers import BINENC, REPO, TINY, environment, settings
 
-README = (REPO / 'README.md').read_text(encoding='utf-8')
-SECTION = README.partition('## Extend it')[2].partition('\n## ')[0]
-PART = re.compile(r'\*\*An? (\w+(?: set)?)\*\*(.*?)(?=\n\*\*|\Z)', re.S)
+PAGE = json.loads((REPO / 'nbs' / 'extend.ipynb').read_text(encoding='utf-8'))
+PART = re.compile(r'## An? (\w+(?: set)?)\n(.*)', re.S)
+PARTS = dict(PART.match(text).groups() for text in (''.join(cell['source']) for cell in PAGE['cells'][1:]))
 BLOCK = re.compile(r'```python\n# (nbs/\S+), (?:in (\w+)|a cell before (\w+)|a new cell)\n(.*?)```', re.S)
 
 
 def blocks(kind):
     """(notebook, table to add to, table to stand before, code) of each block about one kind of extension."""
-    text = next(text for name, text in PART.findall(SECTION) if name == kind)
-    return BLOCK.findall(text)
+    return BLOCK.findall(PARTS[kind])
 
 
 def ends_table(line):
@@ -174,7 +173,7 @@ NOT_THERE = 'tests/test_slurm*.py', 'tests/test_extend.py', 'tests/test_borrowed
 @pytest.mark.skipif('BINENC_EXTENDED' not in os.environ, reason='minutes on two cores: "make extended" tries it')
 def test_the_tests_pass_with_all_of_them(repo):
     """Nothing counts what there is: the notebooks' own tests, and pytest's, pass with one more of each."""
-    for block in [block for kind, _ in PART.findall(SECTION) for block in blocks(kind)]:
+    for block in [block for kind in PARTS for block in blocks(kind)]:
         apply(repo, *block)
     run(repo, BINENC.with_name('nbdev_export'))
     for script in 'parameters', 'readme': # the rest of `make prepare`
