@@ -31,7 +31,7 @@ from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
-from .datasets import dataset_info
+from .datasets import check_place, dataset_info
 from .errors import UserError
 from .execute import StopOnSignal, Sweep, Watcher, died, pending, states
 from .experiment import Experiment, expand
