@@ -31,7 +31,7 @@ from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
-from .datasets import check_place, dataset_info
+from .datasets import dataset_info
 from .errors import UserError
 from .execute import StopOnSignal, Sweep, Watcher, died, pending, states
 from .experiment import Experiment, expand
@@ -263,7 +263,8 @@ def queued(experiment: str, results_dir: str | Path = 'results') -> dict[str, Jo
 def data_ready(name: str, root: Path) -> bool:
     "Whether a job, which runs in the repository, can read a data set without a download."
     root = root.resolve()
-    with chdir(repository()): return dataset_info(name).place(root) is not None
+    with chdir(repository()):
+        return dataset_info(name).place(root) is not None
 
 def to_submit(runs: list[Run], results_dir: Path) -> list[Run]:
     "Runs that nobody has finished, computes, or has in the queue."
