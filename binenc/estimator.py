@@ -65,7 +65,44 @@ def train_network(
         gamma = min(gamma * factor, cap)
 
 # %% ../nbs/06b_estimator.ipynb #a3907b6c
-class BinaryEncodingClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClassifierMixin, BaseEstimator):
+def _flat(X: object) -> object:
+    "Images as features; what is no array of more than two axes is left to scikit-learn."
+    X = as_numbers(X, 'features').cpu().numpy() if isinstance(X, Tensor) else X
+    return X.reshape(len(X), -1) if getattr(X, 'ndim', 2) > 2 else X
+
+class _Answers:
+    "What a fitted estimator says of samples: arrays (n, features), or images (n, ...)."
+    def _outputs(self, X: np.ndarray) -> tuple[Tensor, Tensor]:
+        "Logits (n, K) and latents (n, d), float64."
+        check_is_fitted(self)
+        return self.network_(torch.from_numpy(validate_data(self, _flat(X), dtype=np.float64, reset=False)))
+
+    def predict(self, X: np.ndarray) -> np.ndarray: # (n,)
+        "The class of each sample."
+        logits, _ = self._outputs(X)
+        return self.classes_[logits.argmax(1).numpy()]
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray: # (n, K) float64, rows sum to 1
+        "The probability of each class, in the order of `classes_`."
+        logits, _ = self._outputs(X)
+        return logits.softmax(1).numpy()
+
+    def latents(self, X: np.ndarray) -> np.ndarray: # (n, nodes) float64
+        "The latents z of each sample."
+        return self._outputs(X)[1].numpy()
+
+    def transform(self, X: np.ndarray) -> np.ndarray: # (n, nodes) uint8
+        "The bits of each sample: 1 where a latent is above zero."
+        return bits(self._outputs(X)[1]).numpy().astype(np.uint8)
+
+    def reliability(self, X: np.ndarray) -> np.ndarray: # (n,) float64
+        "Minus the Mahalanobis distance from the predicted class: larger is more reliable, 0 at most."
+        logits, z = self._outputs(X)
+        return -mahalanobis_distance(self.gaussians_, z, logits.argmax(1)).numpy()
+
+# %% ../nbs/06b_estimator.ipynb #ddb324ba
+class BinaryEncodingClassifier(
+        _Answers, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClassifierMixin, BaseEstimator):
     """A classifier of features (n, features) or small images (n, height, width) whose classes have binary codes.
 
     After `fit`: `classes_`, `network_`, `codes_` (a `ClassCodes` of the training samples by their class) and
@@ -109,36 +146,3 @@ class BinaryEncodingClassifier(ClassNamePrefixFeaturesOutMixin, TransformerMixin
             network = Network(x, len(self.classes_), self.nodes, self.hidden)
             train_network(network, x, y, self.lr, self.steps, self.batch_size, self.end)
         return network.double().eval().requires_grad_(False)
-
-    def _outputs(self, X: np.ndarray) -> tuple[Tensor, Tensor]:
-        "Logits (n, K) and latents (n, d), float64."
-        check_is_fitted(self)
-        return self.network_(torch.from_numpy(validate_data(self, _flat(X), dtype=np.float64, reset=False)))
-
-    def predict(self, X: np.ndarray) -> np.ndarray: # (n,)
-        "The class of each sample."
-        logits, _ = self._outputs(X)
-        return self.classes_[logits.argmax(1).numpy()]
-
-    def predict_proba(self, X: np.ndarray) -> np.ndarray: # (n, K) float64, rows sum to 1
-        "The probability of each class, in the order of `classes_`."
-        logits, _ = self._outputs(X)
-        return logits.softmax(1).numpy()
-
-    def latents(self, X: np.ndarray) -> np.ndarray: # (n, nodes) float64
-        "The latents z of each sample."
-        return self._outputs(X)[1].numpy()
-
-    def transform(self, X: np.ndarray) -> np.ndarray: # (n, nodes) uint8
-        "The bits of each sample: 1 where a latent is above zero."
-        return bits(self._outputs(X)[1]).numpy().astype(np.uint8)
-
-    def reliability(self, X: np.ndarray) -> np.ndarray: # (n,) float64
-        "Minus the Mahalanobis distance from the predicted class: larger is more reliable, 0 at most."
-        logits, z = self._outputs(X)
-        return -mahalanobis_distance(self.gaussians_, z, logits.argmax(1)).numpy()
-
-def _flat(X: object) -> object:
-    "Images as features; what is no array of more than two axes is left to scikit-learn."
-    X = as_numbers(X, 'features').cpu().numpy() if isinstance(X, Tensor) else X
-    return X.reshape(len(X), -1) if getattr(X, 'ndim', 2) > 2 else X

@@ -43,7 +43,8 @@ def _tensor(array: np.ndarray) -> Tensor:
 def _array(values: object, what: str) -> np.ndarray:
     if np.ma.is_masked(values):
         raise ValueError(f'{what} are masked in places: leave those samples out first')
-    try: array = np.asarray(values)
+    try:
+        array = np.asarray(values)
     except Exception as error: # whatever another library's array raises
         raise ValueError(f'{what} must be an array of numbers, not {shown(values)} ({shown(str(error))})') from error
     return _unboxed(array) if array.dtype == object else array
