@@ -85,7 +85,7 @@ def test_signals_before_anything_began(number, module, tmp_path):
 
 
 @pytest.mark.parametrize('words, minutes', [
-    (('sweep', 'demo', *settings(**{**ONE, 'epochs': 100_000, 'gamma_factor': 1.0})), 0.2),
+    (('sweep', 'demo', *settings(**{**ONE, 'experiment': 'long', 'epochs': 100_000, 'gamma_factor': 1.0})), 0.2),
     (('measure', 'tiny', '--again'), 0.001),
     (('attack', 'tiny', '--again'), 0.001),
 ])
