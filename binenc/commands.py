@@ -39,8 +39,8 @@ from .locks import StopOnSignal
 from .results import attackable, keep_attacks
 from .run import Run
 from .slurm import (
-    MAX_IN_VAIN, Job, Submission, cancel_jobs, data_ready, dry_commands, have_slurm, last_value, log_text,
-    max_array_size, no_slurm, past, queued, recorded, run_task, submit_again, submit_runs)
+    MAX_IN_VAIN, Job, Submission, cancel_jobs, data_ready, dry_commands, last_value, log_text,
+    max_array_size, past, queued, recorded, run_task, submit_again, submit_runs)
 from .store import (
     KEPT_FILES, RUN_FILES, experiment_folder, gathered, grown, is_attacked, is_measured, keep_experiment, kept_attacks,
     newest_notebook, read_kept, read_progress, resolve_experiment, run_folder, runs_with_weights, stored_experiment,
@@ -599,7 +599,6 @@ def submit(
 ):
     "Submit the outstanding runs to SLURM, and the figures after them (use slurm/submit.sh)."
     e = to_compute(experiment, settings, results_dir)
-    if not dry_run and not have_slurm(): raise no_slurm('sbatch', experiment)
     s = submission(expand(e), settings, results_dir, data_dir, flags, runs_per_task=runs_per_task,
                    max_parallel=max_parallel)
     if not figures_only:
@@ -623,9 +622,9 @@ def note_missing_data(name: str, data_dir: Path, refuse: bool) -> None:
     "Refuse, or note, a data set that a job could not read, or would have to download."
     from binenc.datasets import dataset_info
     if data_ready(name, data_dir): return
-    whole = f'folder:{Path(name.removeprefix("folder:")).resolve()}'
-    missing = (f'jobs run in the repository, where {name} means another folder: give the whole path, dataset={whole}'
-               if name.startswith('folder:') and dataset_info(name).place(data_dir) else
+    kind, own, path = name.partition(':')
+    missing = (f'jobs run in the repository, where {name} means another place: give the whole path, '
+               f'dataset={kind}:{Path(path).resolve()}' if own and dataset_info(name).place(data_dir) else
                f'{name} is not in {data_dir}, and compute nodes may have no internet: '
                f'run "binenc data {name}" on this node first')
     if refuse: raise UserError(missing)
@@ -638,7 +637,7 @@ def submitted(s: Submission, jobs: list[str], results_dir: Path) -> list[str]:
     return [f'submitted {arrays}the figures after (job {jobs[-1]})',
             f'watch:    binenc status {s.experiment}{there} --watch 30',
             f'cancel:   binenc cancel {s.experiment}{there}',
-            f'logs:     {s.logs}/',
+            f'logs:     {experiment_folder(s.experiment, s.results_dir) / "logs"}/',
             'continue: the same command again']
 
 # %% ../nbs/6_running/03_commands.ipynb #5b5b0301
@@ -661,16 +660,14 @@ def after(plan: Path):
     s = recorded(plan)
     finish_arrays(chosen(s.experiment, s.settings, s.results_dir), s)
 
-def finish_arrays(e: Experiment, s) -> None:
+def finish_arrays(e: Experiment, s: Submission) -> None:
     "Submit again what was interrupted, draw what there is, and list what failed."
     from filelock import FileLock
     try:
-        again = submit_again(e, s)
+        if again := submit_again(e, s):
+            out.print(f'what was interrupted or left was submitted again: jobs {", ".join(again)}')
     except UserError as error: # what there is can be drawn all the same
-        again = []
-        out.print(f'interrupted runs were not submitted again ({error}): repeat slurm/submit.sh')
-    if again:
-        out.print(f'interrupted runs were submitted again: jobs {", ".join(again)}')
+        out.print(f'what was interrupted or left was not submitted again ({error}): repeat slurm/submit.sh')
     with FileLock(experiment_folder(e.name, s.results_dir) / '.lock.figures'):
         try:
             draw([e.name], [], s.results_dir)
