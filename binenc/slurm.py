@@ -6,7 +6,7 @@
 __all__ = ['PATIENCE', 'LEAD', 'TIME', 'ACTIVE', 'ROW', 'TOO_MANY', 'FULL', 'MAKE_ROOM', 'ENDS', 'FINAL', 'START', 'MAX_IN_VAIN',
            'ERRORS', 'CUT', 'scheduler', 'answers', 'max_array_size', 'job_name', 'plans_folder', 'write_plan',
            'read_plan', 'planned_run', 'plan_record', 'record_plan', 'plan_records', 'Submission', 'recorded',
-           'values_of', 'last_value', 'seconds_of', 'lead_seconds', 'arrays', 'array_command', 'figures_command', 'Job',
+           'values_of', 'last_value', 'lead_seconds', 'arrays', 'array_command', 'figures_command', 'Job',
            'active_jobs', 'lines', 'queued', 'data_ready', 'repository', 'sbatch', 'submitting', 'submit_runs',
            'outstanding', 'dry_commands', 'send_all', 'taken_back', 'cancel', 'cancel_jobs', 'end_in', 'log_text',
            'task_record', 'note_start', 'starts_in_vain', 'past', 'run_task', 'submit_again', 'to_continue']
@@ -172,16 +172,13 @@ def last_value(long: str, short: str, flags: Iterable[str]) -> str:
 LEAD = 180 # seconds
 TIME = re.compile(r'(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?')
 
-def seconds_of(time: str) -> float:
-    "A time limit in seconds; infinity if it is not a number, for example UNLIMITED."
-    if not (match := TIME.fullmatch(time)): return float('inf')
-    days, *parts = match.groups()
-    units = (3600, 60, 1) if days or parts[2] else (60, 1)
-    return int(days or 0) * 86_400 + sum(int(n or 0) * unit for n, unit in zip(parts, units, strict=False))
-
 def lead_seconds(flags: Iterable[str]) -> int:
     "How long before the time limit SLURM signals a task: at most a quarter of the limit."
-    return int(min(LEAD, seconds_of(last_value('--time', '-t', flags)) / 4))
+    if not (match := TIME.fullmatch(last_value('--time', '-t', flags))): return LEAD
+    days, *parts = match.groups()
+    units = (3600, 60, 1) if days or parts[2] else (60, 1)
+    limit = int(days or 0) * 86_400 + sum(int(n or 0) * unit for n, unit in zip(parts, units, strict=False))
+    return min(LEAD, limit // 4)
 
 # %% ../nbs/6_running/02_slurm.ipynb #adfc86dc
 def arrays(s: Submission) -> list[tuple[int, int]]: # (first task, number of tasks) of each
@@ -364,18 +361,12 @@ def cancel(jobs: Iterable[str]) -> None:
 
 # %% ../nbs/6_running/02_slurm.ipynb #222e32c4
 def cancel_jobs(experiment: str, results_dir: Path) -> list[Job]:
-    "Mark an experiment's plans and cancel its jobs. Raises `UserError` if SLURM does not do it; then neither is done."
+    "Cancel an experiment's jobs and mark its plans. Raises `UserError` if SLURM does not do it; then neither is done."
     with submitting(experiment, results_dir):
         jobs = active_jobs(experiment, results_dir)
-        plans = [plan for plan, about in plan_records(experiment, results_dir).items() if not about.get('cancelled')]
-        for plan in plans:
+        cancel(job.name for job in jobs)
+        for plan in plan_records(experiment, results_dir):
             record_plan(plan, cancelled=True)
-        try:
-            cancel(job.name for job in jobs)
-        except UserError:
-            for plan in plans:
-                record_plan(plan, cancelled=False)
-            raise
         return jobs
 
 # %% ../nbs/6_running/02_slurm.ipynb #3a91116e

@@ -73,6 +73,7 @@ def cluster(tmp_path_factory):
         'short': 'PriorityTier=1 PreemptMode=REQUEUE MaxTime=1',
     }
     conf = dict(
+        MaxArraySize=4,
         PreemptType='preempt/partition_prio',
         PreemptMode='REQUEUE',
         KillWait=10,
@@ -83,9 +84,8 @@ def cluster(tmp_path_factory):
         JobAcctGatherFrequency='task=1',
         JobAcctGatherParams='OverMemoryKill',
     )
-    folder = tmp_path_factory.mktemp('cluster')
-    with SlurmCluster(folder, cpus=32, memory=128_000, max_array_size=4, extra_conf=conf, partitions=partitions) as c:
-        yield c
+    with SlurmCluster(tmp_path_factory.mktemp('cluster'), memory=128_000, conf=conf, partitions=partitions) as cluster:
+        yield cluster
 
 
 PATIENCE = 600  # s without any progress before a test gives up
