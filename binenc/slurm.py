@@ -288,6 +288,7 @@ def submit_runs(
 ) -> list[str]: # jobs: the arrays, then the figures
     "Submit an experiment's outstanding runs and the figures after them; nothing where none is outstanding."
     repository()
+    scheduler('squeue', '--version') # without SLURM nothing is written
     with submitting(experiment.name, s.results_dir):
         runs, before = outstanding(experiment, s, among)
         if not runs and among != []: return []
