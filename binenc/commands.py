@@ -409,7 +409,7 @@ def show_attacks(name: str, settings: list[str], results_dir: Path) -> None:
     from binenc.figures import output_folder
     folder = output_folder([name], results_dir, settings)
     draw_figures([name], folder, results_dir, settings, only='attacks')
-    out.print((folder / 'tables' / 'attacks.md').read_text())
+    out.print((folder / 'tables' / 'attacks.md').read_text(encoding='utf-8'))
 
 # %% ../nbs/6_running/03_commands.ipynb #ae3715bd
 LISTED = ('finished', 'running', 'starting', 'suspended', *STATES[2:]) # in this order
@@ -418,7 +418,7 @@ SHOWN = {'new': 'not submitted'} # states shown under another name
 BUSY = {'RUNNING': 'starting', 'CONFIGURING': 'starting', 'SUSPENDED': 'suspended', 'STOPPED': 'suspended'}
 WAITS = { # why a job does not start, as SLURM says it -> in words, where it would wait for ever
     'DependencyNeverSatisfied': 'what it waits for has failed: cancel, and submit again',
-    'JobHeldUser|launch failed requeued held': 'held: "scontrol release JOB" lets it go on',
+    'JobHeldUser|launch failed requeued held': 'held: "scontrol release {}" lets it go on',
     'JobHeldAdmin': 'held by an administrator: ask them',
     'PartitionTimeLimit|.*MaxWall.*|TimeLimit': 'it asks for more time than it may have: submit with a shorter --time',
     'PartitionDown|PartitionInactive': 'its partition takes no jobs now: choose another --partition',
@@ -429,24 +429,28 @@ WAITS = { # why a job does not start, as SLURM says it -> in words, where it wou
 Row = tuple[Run, str, str] # run, state, reason or job
 
 def run_states(runs: list[Run], results_dir: Path) -> tuple[list[Row], bool]: # and whether the scheduler answered
-    "The state of each run; what waits in the scheduler's queue is 'queued'."
+    "The state of each run; what waits in the scheduler's queue is 'queued'. The scheduler is asked once."
+    jobs, answered = {}, True
     try:
         jobs = queued(runs[0].experiment, results_dir)
     except UserError as error:
+        answered = False
         print(f'binenc: {error}; what is queued is shown as not submitted', file=sys.stderr)
-        jobs = None
-    rows = [(run, *state) for run, state in zip(runs, states(runs, results_dir), strict=True)]
-    left = [run for run, state, _ in rows if state in ENDED and jobs is not None and run.id not in jobs]
+    others = [run for run in runs if run.id not in jobs or jobs[run.id].state not in BUSY]
+    known = dict(zip(others, states(others, results_dir), strict=True)) # asks for the jobs of owners on other hosts
+    left = [run for run, (state, _) in known.items() if state in ENDED and run.id not in jobs] if answered else []
     tasks = past(left, results_dir)
-    return [_in_queue(row, jobs[row[0].id]) if row[0].id in (jobs or ()) else _never_began(row, tasks.get(row[0]))
-            for row in rows], jobs is not None
+    return [_in_queue(run, jobs[run.id], *known.get(run, ('', '')), results_dir) if run.id in jobs else
+            _never_began((run, *known[run]), tasks.get(run)) for run in runs], answered
 
-def _in_queue(row: Row, job: Job) -> Row:
-    run, state, _ = row
-    if state == 'finished' or state == 'running' and BUSY.get(job.state) != 'suspended': return row
-    words = next((words for reason, words in WAITS.items() if re.fullmatch(reason, job.reason)), '')
-    reason = '' if job.reason in ('None', '') else f' ({job.reason})'
-    return run, BUSY.get(job.state, 'queued'), f'job {job.label}{reason}{": " * bool(words)}{words}'
+def _in_queue(run: Run, job: Job, state: str, why: str, results_dir: Path) -> Row:
+    folder = run_folder(run, results_dir)
+    if (folder / 'metrics.json').exists() or state in ('finished', 'running'): return run, state or 'finished', why
+    if job.state == 'RUNNING' and (folder / 'lock').exists(): return run, 'running', ''
+    words = next((f': {words.format(job.label)}' for reason, words in WAITS.items()
+                  if re.fullmatch(reason, job.reason)), '')
+    reason = f' ({job.reason})' * (job.reason not in ('None', ''))
+    return run, BUSY.get(job.state, 'queued'), f'job {job.label}{reason}{words}'
 
 def _never_began(row: Row, task: dict | None) -> Row:
     if not task or task['began'] or not task['log']: return row
@@ -727,7 +731,7 @@ def show_tables(folder: Path) -> None:
     "Print the drawn tables, except those that would fill the screen."
     for path in sorted((folder / 'tables').glob('*.md')):
         if not path.name.startswith(('codes_', 'measures')):
-            out.print(f'\n{path.stem}\n\n{path.read_text()}')
+            out.print(f'\n{path.stem}\n\n{path.read_text(encoding="utf-8")}')
     out.print(f'figures and tables are in {folder / "figures"} and {folder / "tables"}')
 
 # %% ../nbs/6_running/03_commands.ipynb #5d6fc4d9

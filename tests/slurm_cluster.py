@@ -68,7 +68,7 @@ def processes():
     found = {}
     for stat in Path('/proc').glob('[0-9]*/stat'):
         try:
-            state, parent = stat.read_text().rpartition(')')[2].split()[:2]
+            state, parent = stat.read_text(encoding='utf-8').rpartition(')')[2].split()[:2]
         except OSError:
             continue  # it ended meanwhile
         if state not in 'ZX':
@@ -150,8 +150,10 @@ class SlurmCluster:
             f'PartitionName={name} Nodes=ALL Default={"NO" if n else "YES"} MaxTime=INFINITE State=UP {more}'
             for n, (name, more) in enumerate(self.partitions.items())
         ]
-        self.conf.write_text('\n'.join([*(f'{k}={v}' for k, v in self.settings().items()), self.node, *partitions, '']))
-        (self.folder / 'gres.conf').write_text(''.join(f'Name=gpu File={d}\n' for d in STAND_INS[: self.gpus]))
+        conf = '\n'.join([*(f'{k}={v}' for k, v in self.settings().items()), self.node, *partitions, ''])
+        gres = ''.join(f'Name=gpu File={device}\n' for device in STAND_INS[: self.gpus])
+        self.conf.write_text(conf, encoding='utf-8')
+        (self.folder / 'gres.conf').write_text(gres, encoding='utf-8')
 
     def __enter__(self):
         if reason := why_not():
@@ -210,7 +212,7 @@ class SlurmCluster:
         while not true():
             dead = [name for name, daemon in self.daemons.items() if daemon.poll() is not None]
             if dead or time.monotonic() > end:
-                logs = [path.read_text(errors='replace')[-2000:] for path in sorted(self.folder.glob('*.out'))]
+                logs = [str(path.read_bytes()[-2000:]) for path in sorted(self.folder.glob('*.out'))]
                 raise TimeoutError('\n'.join([complaint, f'ended: {dead}', *logs]))
             time.sleep(0.05)
 
@@ -253,7 +255,7 @@ class SlurmCluster:
     def is_ours(self, pid):
         """Whether a process is this cluster's slurmstepd, or carries the environment of a job of this cluster."""
         try:
-            at, name = Path(f'/proc/{pid}/cwd').resolve(), Path(f'/proc/{pid}/comm').read_text().strip()
+            at, name = Path(f'/proc/{pid}/cwd').resolve(), Path(f'/proc/{pid}/comm').read_text(encoding='utf-8').strip()
             environment = Path(f'/proc/{pid}/environ').read_bytes().split(b'\0')
         except OSError:
             return False

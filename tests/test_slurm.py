@@ -51,13 +51,13 @@ def clone(tmp_path_factory):
         if (REPO / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPO / name, folder / name)
-    with (folder / 'slurm' / 'cluster.sh').open('a') as file:
+    with (folder / 'slurm' / 'cluster.sh').open('a', encoding='utf-8') as file:
         file.write(CLUSTER_SH)
     (folder / 'wrapped').mkdir()
     for name in 'sbatch', 'squeue':
-        (folder / 'wrapped' / name).write_text(
-            f'#!/bin/sh\necho "*** 2 nodes | down | until Friday ***"; exec {find_program(name)} "$@"\n'
-        )
+        greeting = 'echo "*** 2 nodes | down | until Friday ***"'
+        script = f'#!/bin/sh\n{greeting}; exec {find_program(name)} "$@"\n'
+        (folder / 'wrapped' / name).write_text(script, encoding='utf-8')
         (folder / 'wrapped' / name).chmod(0o755)
     return folder
 
@@ -136,14 +136,13 @@ class Site:
         return len(list(run_folder(run, self.results).path.glob('train-*.ipynb')))
 
     def logs(self, name, characters=1500):
-        return '\n'.join(
-            f'--- {p.name}\n{p.read_text()[-characters:]}' for p in sorted((self.results / name / 'logs').glob('*'))
-        )
+        logs = sorted((self.results / name / 'logs').glob('*'))
+        return '\n'.join(f'--- {log.name}\n{log.read_text(encoding="utf-8")[-characters:]}' for log in logs)
 
     def continued(self, name):
         """How many attempts said that they went on from a checkpoint."""
         notebooks = (self.results / name).glob('runs/*/train-*.ipynb')
-        return sum('continues after epoch' in path.read_text() for path in notebooks)
+        return sum('continues after epoch' in path.read_text(encoding='utf-8') for path in notebooks)
 
     def plans(self, name):
         return list((self.results / name / 'plans').glob('*.jsonl'))
@@ -169,19 +168,19 @@ def until_settled(site, name):
 def owner(run, results):
     """Who computes a run, as in its lock."""
     try:
-        return json.loads((run_folder(run, results) / 'lock').read_text())
+        return json.loads((run_folder(run, results) / 'lock').read_text(encoding='utf-8'))
     except (OSError, ValueError):
         return None
 
 
 def parent(pid):
-    return int(Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[1])
+    return int(Path(f'/proc/{pid}/stat').read_text(encoding='utf-8').rpartition(')')[2].split()[1])
 
 
 def epoch(run, results):
     """The epoch that a run says it has reached."""
     try:
-        return json.loads((run_folder(run, results) / 'progress.json').read_text())['epoch']
+        return json.loads((run_folder(run, results) / 'progress.json').read_text(encoding='utf-8'))['epoch']
     except (OSError, ValueError):
         return 0
 
@@ -268,7 +267,7 @@ def test_a_disturbed_sweep_ends_in_figures(site, cluster):
     assert 'DUE TO NODE FAILURE' in site.logs('chaos', 10**6)
     listed = site.call('binenc', 'status', 'chaos', '--failed')
     assert bad.id in listed and 'describes another run' in listed and 'train-1.ipynb' in listed
-    caption = (site.results / 'chaos' / 'tables' / 'table1_accuracy.md').read_text()
+    caption = (site.results / 'chaos' / 'tables' / 'table1_accuracy.md').read_text(encoding='utf-8')
     assert f'1 of 8 runs are missing: {bad.id}' in caption
     assert len(list((site.results / 'chaos' / 'figures').glob('*.png'))) == 7
     for run, what in disturbed.items():  # their twins, left alone
