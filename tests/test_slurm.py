@@ -323,7 +323,7 @@ def test_cancelled_and_submitted_again(site, cluster):
 
 
 def test_what_a_job_waits_for(site, cluster):
-    """A limit of the partition, a hold, a suspended task; a task that may not requeue itself is submitted again by the
+    """A limit of the partition, a suspended task; a task that may not requeue itself is submitted again by the
     job that draws."""
     values = dict(LONG, model='bin_enc', epochs=400)
     site.submit('waiting', '--', '--no-requeue', '--partition=short', '--time=3', **values)
@@ -341,9 +341,9 @@ def test_what_a_job_waits_for(site, cluster):
     assert 'suspended          1' in shown() and 'running ' not in shown()
     cluster.run('scontrol', 'resume', task['id'])
     cluster.run('scancel', '--signal=USR1', '--batch', task['id'])
-    until_settled(site, 'waiting')
-    assert len(site.plans('waiting')) == 2 and site.states([run]) == ['finished'], site.logs('waiting')
+    wait_for(lambda: len(site.jobs('waiting')) == len(site.plans('waiting')) == 2, PATIENCE, 'that it is submitted again')
     assert 'the job that draws submits' in site.logs('waiting')
+    site.call('binenc', 'cancel', 'waiting')
 
 
 def test_tasks_that_end_without_a_word_of_their_own(site):
