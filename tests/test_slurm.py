@@ -341,7 +341,7 @@ def test_what_a_job_waits_for(site, cluster):
     assert 'suspended          1' in shown() and 'running ' not in shown()
     cluster.run('scontrol', 'resume', task['id'])
     cluster.run('scancel', '--signal=USR1', '--batch', task['id'])
-    wait_for(lambda: len(site.jobs('waiting')) == len(site.plans('waiting')) == 2, PATIENCE, 'that it is submitted again')
+    wait_for(lambda: len(site.jobs('waiting')) == len(site.plans('waiting')) == 2, PATIENCE, 'another submission')
     assert 'the job that draws submits' in site.logs('waiting')
     site.call('binenc', 'cancel', 'waiting')
 
