@@ -1,4 +1,5 @@
-"""Kills, damages and bad inputs by the hundred: python .ci/torture.py [--kills N] [--damages N] [--inputs N].
+"""Kills, damages and bad inputs by the hundred: python .ci/torture.py [--kills N] [--damages N] [--inputs N]
+[--owners N].
 
 Prints every finding and a line for each part; exits with 1 if there is a finding. With --planted, five bugs are put
 in on purpose, one at a time, and each must be found.
@@ -10,14 +11,17 @@ from pathlib import Path
 
 import torture_tools as tools
 
-PARTS = {'kills': 1000, 'damages': 400, 'inputs': 400}
+PARTS = {'kills': 1000, 'damages': 400, 'inputs': 400, 'owners': 48}
 
 
-def make(part, folder):
+def make(part, folder, **options):
     """The trials of a part."""
     if part == 'kills':
         from torture_kills import Kills
         return Kills(folder)
+    if part == 'owners':
+        from torture_owners import Owners
+        return Owners(folder, **options)
     if part == 'damages':
         from torture_damages import Damages
         return Damages(folder)
@@ -25,11 +29,11 @@ def make(part, folder):
     return Inputs(folder)
 
 
-def torture(part, count, first=0, enough=None):
+def torture(part, count, first=0, enough=None, **options):
     """Try `count` trials from the first; returns the tally. Ends early with `enough` findings."""
     folder, tally = tools.new_folder(), tools.Tally()
     try:
-        trials = make(part, folder)
+        trials = make(part, folder, **options)
         for number in range(first, first + count):
             tally.add(number, *trials.trial(number, tally))
             if (number - first) % 50 == 49:

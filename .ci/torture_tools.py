@@ -100,7 +100,7 @@ def notebook_here(name, output, parameters):
             measure_run(_run_of(parameters), parameters['only'], *places)
     except Stopped:
         pass
-    except UserError as error: raise _Failed(str(error)) from None
+    except UserError as error: raise _Failed(error) from None
 
 
 def _run_of(parameters):
@@ -113,8 +113,8 @@ def _run_of(parameters):
 class _Failed(Exception):
     """As papermill reports an error of a notebook."""
 
-    def __init__(self, message):
-        self.ename, self.evalue = 'UserError', message
+    def __init__(self, error):
+        self.ename, self.evalue = type(error).__name__, str(error)
 
 
 def tables_here(experiments, folder, results_dir, settings=(), jobs=None):

@@ -28,7 +28,7 @@ from pathlib import Path
 import binenc
 from .errors import UserError
 from .files import read_json, write_json
-from .locks import StopOnSignal, cores, memory_kills, own_temporary_folder
+from .locks import Owned, StopOnSignal, cores, memory_kills, own_temporary_folder
 from .run import DEFAULTS, Run
 from .store import RunFolder, experiment_folder, is_attacked, kept_rows, read_progress, run_folder, stored_names
 
@@ -195,7 +195,8 @@ def _answer(question, parent: int, function: Callable, arguments: tuple) -> None
     try:
         answer = function(*arguments), None
     except Exception as error: # of papermill's, some cannot be pickled
-        answer = None, error if isinstance(error, UserError) else UserError(failure_reason(error))
+        kind = Owned if getattr(error, 'ename', '') == 'Owned' else UserError
+        answer = None, error if isinstance(error, UserError) else kind(failure_reason(error))
     question.send_bytes(pickle.dumps(answer))
 
 def device_here() -> str:
@@ -219,7 +220,7 @@ def failure_reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return (f'cannot write {error.filename or "the executed notebook"} ({error.strerror}): make room or choose '
                 'another folder, then repeat the command; it continues where it was')
-    return first if name == 'UserError' else f'{name}: {first}'
+    return first if name in ('UserError', 'Owned') else f'{name}: {first}'
 
 # %% ../nbs/6_running/01_execute.ipynb #b8aaa01c
 def execute_notebook(
@@ -283,8 +284,8 @@ class Attempt:
 
     def _refuse_owned(self) -> None:
         if owner := self.folder.owner:
-            raise UserError(f'run {self.run.id} is being computed by process {owner["pid"]} on {owner["host"]}: '
-                            'wait for it, or stop it first')
+            raise Owned(f'run {self.run.id} is being computed by process {owner["pid"]} on {owner["host"]}: '
+                        'wait for it, or stop it first')
 
     def _prepare(self) -> None:
         try:
@@ -321,6 +322,7 @@ def failed(attempt: Attempt, error: UserError) -> tuple[str, str]: # state and r
     "How an attempt ended that raised an error, or was killed; notes why a run failed."
     folder = attempt.folder
     if not attempt.stage.stored and folder.finished: return 'finished', f'note: {error}'
+    if isinstance(error, Owned): return 'running', str(error)
     if folder.owner: return 'running', ''
     if isinstance(error, Killed) and folder.stop_requested: return 'interrupted', ''
     try:
@@ -379,8 +381,7 @@ class Sweep:
         try:
             self.running[run] = Attempt(self.stage, run, *self.places)
         except UserError as error:
-            state, _ = run_state(run_folder(run, self.places[0]))
-            self.end(run, *(('running', '') if state == 'running' else ('failed', str(error))))
+            self.end(run, 'running' if isinstance(error, Owned) else 'failed', str(error))
 
     def end(self, run: Run, state: str, reason: str = '') -> None:
         self.outcome[run] = state, reason

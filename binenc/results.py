@@ -25,7 +25,7 @@ from .experiment import SELECTION, Experiment, expand
 from .files import (
     array_bytes, check_stored, once, read_arrays, read_csv, read_json, read_stored, table_bytes, table_path,
     write_stored)
-from .locks import acquire, keeping
+from .locks import keeping, owning
 from .run import DEFAULTS, Run, fields_of
 from .store import (
     HISTORY, KEPT_FILES, SOURCE, TABLE, WEIGHTS, RunFolder, attack_files, experiment_bytes, experiment_folder, gathered,
@@ -324,13 +324,12 @@ def _merge_one(e: Experiment, new: list[str], same: list[str], other: list[str],
 # %% ../nbs/5_findings/01_results.ipynb #590e0370
 def _copy_run(source: Path, target: Path) -> None:
     "Copy a finished run; it replaces an unfinished one that nobody computes."
-    if target.exists():
-        acquire(target, f'run {target.name}')
     part = target.with_name(f'.{target.name}.{uuid.uuid4().hex[:8]}')
     try:
-        shutil.copytree(source, part, ignore=shutil.ignore_patterns('.*', 'lock', 'stop', 'checkpoint*'))
-        shutil.rmtree(target, ignore_errors=True)
-        part.rename(target)
+        with owning(target, f'run {target.name}') if target.exists() else nullcontext():
+            shutil.copytree(source, part, ignore=shutil.ignore_patterns('.*', 'lock', 'stop', 'checkpoint*'))
+            shutil.rmtree(target, ignore_errors=True)
+            part.rename(target)
     except OSError as error:
         shutil.rmtree(part, ignore_errors=True)
         raise UserError(f'cannot write {target} ({error.strerror}): make room or choose another folder') from None

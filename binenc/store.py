@@ -27,7 +27,7 @@ from .experiment import EXPERIMENTS, Experiment, is_sound, joined
 from .files import (
     NEXT_SUMS, SUMS, digest, json_bytes, provenance, read_bytes, read_csv, read_json, read_stored, remove_parts, settle,
     sums_in, table_bytes, table_path, write_json, write_stored)
-from .locks import keeping, owner_of, renew
+from .locks import keeping, owner_of
 from .measures import Measure
 from .run import DEFAULTS, Run, parse_value, stored_run
 
@@ -90,9 +90,6 @@ class RunFolder:
 
     @property
     def stop_requested(self) -> bool: return (self / 'stop').exists()
-
-    def renew(self) -> None:
-        renew(self.path)
 
 def run_folder(run: Run, results_dir: str | Path = 'results') -> RunFolder:
     "The folder of a run, whether it exists or not."

@@ -13,11 +13,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from binenc import locks, slurm
+from binenc import slurm
 from binenc.errors import UserError
 from binenc.experiment import EXPERIMENTS, expand
 from binenc.files import write_json
-from binenc.locks import job_exists
 from binenc.run import Run
 from binenc.slurm import (
     Submission,
@@ -27,7 +26,6 @@ from binenc.slurm import (
     record_plan,
     recorded,
     run_task,
-    scheduler,
     write_plan,
 )
 from binenc.store import keep_experiment, record_start, run_folder
@@ -234,32 +232,6 @@ def test_figures_after_every_run_failed(tmp_path, monkeypatch, capsys):
     with pytest.raises(UserError, match='no run has finished'):
         commands.finish_arrays(e, replace(PAPER, experiment='lost', results_dir=tmp_path))
     assert 'lost: 2 new of 2 runs' in capsys.readouterr().out
-
-
-def test_filters_of_the_user_hide_no_job(tmp_path, monkeypatch):
-    """A partition that the profile sets for squeue is not passed on: a running job would seem to have ended."""
-    squeue = tmp_path / 'squeue'
-    squeue.write_text('#!/bin/sh\n[ -n "$SQUEUE_PARTITION" ] || echo 7\n')
-    squeue.chmod(0o755)
-    monkeypatch.setenv('PATH', f'{tmp_path}:{os.environ["PATH"]}')
-    monkeypatch.setenv('SQUEUE_PARTITION', 'cpu')
-    locks._own_jobs.cache_clear()
-    assert job_exists('7') is True and scheduler('squeue') == '7\n'
-
-
-def test_one_question_for_all_runs(tmp_path, monkeypatch):
-    """Own jobs that run are asked for once; one that is not among them is asked for by itself, every time."""
-    squeue, asked = tmp_path / 'squeue', tmp_path / 'asked'
-    answers = 'case "$*" in *--user*) echo 7; echo 8 ;; *" 9") echo 9 ;; esac'
-    squeue.write_text(f'#!/bin/sh\necho "$*" >> {asked}\n{answers}\n')
-    squeue.chmod(0o755)
-    monkeypatch.setenv('PATH', f'{tmp_path}:{os.environ["PATH"]}')
-    locks._own_jobs.cache_clear()
-    monkeypatch.setattr(locks.time, 'monotonic', lambda: 1000.0)
-    assert [job_exists(job) for job in '7878'] == [True] * 4
-    assert len(asked.read_text().splitlines()) == 1
-    assert [job_exists(job) for job in ('9', '10', '9')] == [True, False, True]
-    assert len(asked.read_text().splitlines()) == 4
 
 
 # Other people's clusters: each command of SLURM is a script that answers as it is told and notes what it was asked

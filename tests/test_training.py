@@ -3,7 +3,6 @@ ends orderly."""
 
 import json
 import math
-import os
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -17,7 +16,7 @@ from binenc.arms import ARMS
 from binenc.data import load_splits, make_loaders
 from binenc.evaluation import evaluate
 from binenc.experiment import Experiment, expand
-from binenc.locks import acquire
+from binenc.locks import Owned, acquire
 from binenc.measures import AT_THE_END, EACH_SPLIT, MEASURES
 from binenc.measures import GROUPED as BY_CLASS
 from binenc.models import build_classifier, compression_loss
@@ -194,14 +193,13 @@ def test_binary_encoding_emerges_in_both_precisions(precision, tmp_path):
     assert metrics['train_same_encoding_fraction_true'] > 0.99
 
 
-def test_a_long_epoch_gives_signs_of_life(tmp_path):
-    """Where SLURM cannot be asked, an owner on another host counts as gone after an hour without one."""
+def test_a_long_epoch_notices_that_the_run_was_taken_over(tmp_path):
+    """One that woke too late does not compute on for hours."""
     folder = run_folder(Run(), tmp_path)
     acquire(folder.path, 'a run')
-    os.utime(folder / 'lock', (0, 0))
+    (folder / 'lock').unlink()
     back = WayBack(folder)
-    back.look()
-    assert (folder / 'lock').stat().st_mtime == 0  # it is too early
+    back.look()  # it is too early
     back.looked.since -= LONG_EPOCH + 1
-    back.look()
-    assert (folder / 'lock').stat().st_mtime > 0
+    with pytest.raises(Owned, match='was taken over by another process'):
+        back.look()
