@@ -246,10 +246,15 @@ PREFIX, IN_USE = 'binenc-', 'in-use'
 
 @cache
 def own_temporary_folder() -> Path:
-    "From now on, this process and its copies keep temporary files in a folder that is removed when it ends."
-    place = os.environ.get('BINENC_SCRATCH') or tempfile.gettempdir()
-    remove_left_folders(Path(place))
-    folder = _locked_folder(place)
+    """From now on, this process and its copies keep temporary files in a folder that is removed when it ends. Raises
+    `UserError` where there is no place for it."""
+    place = os.environ.get('BINENC_SCRATCH')
+    try:
+        remove_left_folders(Path(place or tempfile.gettempdir()))
+        folder = _locked_folder(place or tempfile.gettempdir())
+    except OSError as error:
+        name = f'BINENC_SCRATCH={place}' if place else f'TMPDIR={os.environ.get("TMPDIR", "")}'
+        raise UserError(f'{name} cannot be written ({error.strerror}): set it to a folder that can') from None
     Finalize(None, shutil.rmtree, (folder,), {'ignore_errors': True}, exitpriority=-200) # after those of Python itself
     folders = OWN_FOLDERS | (OF_A_JOB if 'SLURM_JOB_ID' in os.environ else {})
     os.environ.update({name: os.fspath(folder / part) for name, part in folders.items()})
