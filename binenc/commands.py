@@ -409,7 +409,7 @@ def show_attacks(name: str, settings: list[str], results_dir: Path) -> None:
     from binenc.figures import output_folder
     folder = output_folder([name], results_dir, settings)
     draw_figures([name], folder, results_dir, settings, only='attacks')
-    out.print((folder / 'tables' / 'attacks.md').read_text())
+    out.print((folder / 'tables' / 'attacks.md').read_text(encoding='utf-8'))
 
 # %% ../nbs/6_running/03_commands.ipynb #ae3715bd
 LISTED = ('finished', 'running', 'starting', 'suspended', *STATES[2:]) # in this order
@@ -730,7 +730,7 @@ def show_tables(folder: Path) -> None:
     "Print the drawn tables, except those that would fill the screen."
     for path in sorted((folder / 'tables').glob('*.md')):
         if not path.name.startswith(('codes_', 'measures')):
-            out.print(f'\n{path.stem}\n\n{path.read_text()}')
+            out.print(f'\n{path.stem}\n\n{path.read_text("utf-8")}')
     out.print(f'figures and tables are in {folder / "figures"} and {folder / "tables"}')
 
 # %% ../nbs/6_running/03_commands.ipynb #5d6fc4d9

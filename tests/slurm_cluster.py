@@ -113,7 +113,8 @@ def conf_text(settings):
 
 def tail(path, lines=15):
     "The last lines of a log, with its name"
-    text = Path(path).read_text(errors="replace").splitlines() if Path(path).exists() else ["(no such file)"]
+    text = Path(path).read_text(errors="replace",
+                                encoding='utf-8').splitlines() if Path(path).exists() else ["(no such file)"]
     return f"--- {Path(path).name}\n" + "\n".join(text[-lines:])
 
 
@@ -122,7 +123,7 @@ def processes():
     found = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+            state, parent = stat.read_text(encoding='utf-8').rpartition(")")[2].split()[:2]
         except OSError:
             continue  # it ended meanwhile
         if state not in "ZX":
@@ -227,9 +228,11 @@ class SlurmCluster:
             + "".join(
                 f"PartitionName={name} Nodes=ALL Default={'NO' if number else 'YES'} MaxTime=INFINITE State=UP {more}\n"
                 for number, (name, more) in enumerate(self.partitions.items())
-            )
+            ),
+            encoding='utf-8',
         )
-        (self.folder / "gres.conf").write_text("".join(f"Name=gpu File={d}\n" for d in STAND_INS[: self.gpus]))
+        (self.folder / "gres.conf").write_text("".join(f"Name=gpu File={d}\n" for d in STAND_INS[: self.gpus]),
+                                               encoding='utf-8')
 
     def make_folders(self):
         "The folder, its parts, and where its name is too long for sockets a short folder beside it"
@@ -375,7 +378,7 @@ class SlurmCluster:
         "Whether a process is this cluster's slurmstepd, or carries a job's environment of this cluster"
         try:
             stepd = (
-                Path(f"/proc/{pid}/comm").read_text().strip() == "slurmstepd"
+                Path(f"/proc/{pid}/comm").read_text(encoding='utf-8').strip() == "slurmstepd"
                 and Path(f"/proc/{pid}/cwd").resolve() == self.folder
             )  # inherited from slurmd
         except OSError:

@@ -44,7 +44,8 @@ def clone(tmp_path_factory):
         if (REPO / name).exists():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPO / name, folder / name)
-    with (folder / 'slurm' / 'cluster.sh').open('a') as file:  # as people write it: unset variables, a last line of 1
+    # as people write it: unset variables, a last line of 1
+    with (folder / 'slurm' / 'cluster.sh').open('a', encoding='utf-8') as file:
         file.write('BINENC_FIGURES_FLAGS+=" $TEST_FIGURES_FLAGS"\n[ -n "$REAL_GPUS" ] || CUDA_VISIBLE_DEVICES=\n')
         file.write('[ -n "$NOT_SET" ] && module load cuda\n')
     return folder
@@ -121,7 +122,7 @@ class Site:
 
     def logs(self, name):
         return '\n'.join(
-            f'--- {p.name}\n{p.read_text()[-1500:]}' for p in sorted((self.results / name / 'logs').glob('*'))
+            f'--- {p.name}\n{p.read_text("utf-8")[-1500:]}' for p in sorted((self.results / name / 'logs').glob('*'))
         )
 
 
@@ -145,19 +146,19 @@ def until_settled(site, name):
 def owner(run, results):
     """Who computes a run, as in its lock."""
     try:
-        return json.loads((run_folder(run, results) / 'lock').read_text())
+        return json.loads((run_folder(run, results) / 'lock').read_text(encoding='utf-8'))
     except (OSError, ValueError):
         return None
 
 
 def parent(pid):
-    return int(Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[1])
+    return int(Path(f'/proc/{pid}/stat').read_text(encoding='utf-8').rpartition(')')[2].split()[1])
 
 
 def epoch(run, results):
     """The epoch that a run says it has reached."""
     try:
-        return json.loads((run_folder(run, results) / 'progress.json').read_text())['epoch']
+        return json.loads((run_folder(run, results) / 'progress.json').read_text(encoding='utf-8'))['epoch']
     except (OSError, ValueError):
         return 0
 
@@ -236,7 +237,7 @@ def test_a_disturbed_sweep_ends_in_figures(site, cluster):
     }
     listed = site.call('binenc', 'status', 'chaos', '--failed')
     assert bad.id in listed and 'describes another run' in listed and 'train-1.ipynb' in listed
-    caption = (site.results / 'chaos' / 'tables' / 'table1_accuracy.md').read_text()
+    caption = (site.results / 'chaos' / 'tables' / 'table1_accuracy.md').read_text(encoding='utf-8')
     assert f'1 of 16 runs are missing: {bad.id}' in caption
     assert len(list((site.results / 'chaos' / 'figures').glob('*.png'))) == 7
     for run in runs[:-1]:  # their twins, left alone
@@ -282,7 +283,7 @@ def test_cancelled_and_submitted_again(site, cluster):
     until_settled(site, 'cancelled')
     assert site.states(runs) == ['finished'] * 4, site.logs('cancelled')
     assert any(
-        'continues after epoch' in log.read_text() for log in (site.results / 'cancelled' / 'logs').glob('*.out')
+        'continues after epoch' in log.read_text('utf-8') for log in (site.results / 'cancelled' / 'logs').glob('*.out')
     )
 
 
@@ -299,7 +300,7 @@ def test_a_node_that_fails(site, cluster):
     cluster.run('scontrol', 'update', 'nodename=localhost', 'state=resume', check=False)  # it may be back already
     until_settled(site, 'node')
     assert site.states(runs) == ['finished'] * 2, site.logs('node')
-    log = '\n'.join(path.read_text() for path in (site.results / 'node' / 'logs').glob('*'))
+    log = '\n'.join(path.read_text(encoding='utf-8') for path in (site.results / 'node' / 'logs').glob('*'))
     assert 'DUE TO NODE FAILURE' in log, log
 
 
@@ -320,7 +321,7 @@ def test_preempted_with_grace(site, cluster):
     assert 'last ended as PREEMPTED' in site.call('binenc', 'status', 'preempted')
     until_settled(site, 'preempted')
     assert site.states(runs) == ['finished'] * 2, site.logs('preempted')
-    log = '\n'.join(path.read_text() for path in (site.results / 'preempted' / 'logs').glob('*'))
+    log = '\n'.join(path.read_text(encoding='utf-8') for path in (site.results / 'preempted' / 'logs').glob('*'))
     assert len(re.findall(r'continues after epoch \d+', log)) == 2, log
 
 
@@ -420,14 +421,14 @@ task, started = int(os.environ['FIRST']) + int(os.environ['SLURM_ARRAY_TASK_ID']
 started.mkdir(exist_ok=True); (started / str(task)).touch()
 while len(os.listdir(started)) < 24: time.sleep(0.01) # all kernels at the same moment
 execute.execute_notebook('tiny.ipynb', Path({str(tmp_path)!r}) / 'out' / f'{{task}}.ipynb', {{'number': task}})
-""")
+""", encoding='utf-8')
     for first in 0, 8, 16:
         log = f'--output={tmp_path}/{first}-%a.log'
         cluster.run(
             'sbatch', '--array=0-7', f'--export=ALL,FIRST={first}', log, f'--wrap=exec {sys.executable} {script}'
         )
     cluster.wait(600)
-    logs = '\n'.join(p.read_text() for p in tmp_path.glob('*.log'))
+    logs = '\n'.join(p.read_text("utf-8") for p in tmp_path.glob('*.log'))
     done = [
         nbformat.read(tmp_path / 'out' / f'{i}.ipynb', 4)
         for i in range(24)

@@ -50,13 +50,13 @@ def test_watching_while_the_scheduler_is_away(copy, command, monkeypatch, tmp_pa
     clients, asked = tmp_path / 'clients', tmp_path / 'asked'
     clients.mkdir()
     for name in 'squeue', 'sbatch', 'scancel':
-        (clients / name).write_text(SQUEUE.format(asked=asked))
+        (clients / name).write_text(SQUEUE.format(asked=asked), encoding='utf-8')
         (clients / name).chmod(0o755)
     write_plan([], plans_folder('tiny', copy / 'results'))
     monkeypatch.setenv('PATH', str(clients), prepend=':')
     done = command('status', 'tiny', '--watch', 1, cwd=copy)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stderr.count('Unable to contact slurm controller') == 2 and asked.read_text().count('asked') == 3
+    assert done.stderr.count('Unable to contact slurm controller') == 2 and asked.read_text('utf-8').count('asked') == 3
     assert done.stdout.count('tiny: 8 runs') == 3
 
 

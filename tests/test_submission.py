@@ -71,7 +71,7 @@ def text(submission):
 
 def test_golden_text():
     """Submissions are a pure function of plan and options. After a wanted change: python tests/test_submission.py"""
-    assert '\n\n'.join(f'# {name}\n{text(case)}' for name, case in CASES.items()) + '\n' == GOLDEN.read_text()
+    assert '\n\n'.join(f'# {name}\n{text(case)}' for name, case in CASES.items()) + '\n' == GOLDEN.read_text('utf-8')
 
 
 def elsewhere(*words, cwd=REPO, path=None, **variables):
@@ -202,7 +202,7 @@ def test_a_run_folder_that_cannot_be_written(planned, as_job, capsys, tmp_path):
     """Its run fails; the other of the same task is computed, and the task does not come back for the first."""
     bad, good = Run(**TINY, replicate=1), Run(**TINY)
     run_folder(bad, tmp_path / 'results').path.parent.mkdir(parents=True)
-    run_folder(bad, tmp_path / 'results').path.write_text('a file where a folder should be')
+    run_folder(bad, tmp_path / 'results').path.write_text('a file where a folder should be', encoding='utf-8')
     assert run_task(planned(bad, good, runs_per_task=2), 0) == 1
     said = capsys.readouterr().out
     assert run_folder(good, tmp_path / 'results').finished and f'{bad.id}: failed' in said, said
@@ -254,9 +254,9 @@ def slurm_says(tmp_path, monkeypatch):
     def answer(**scripts):
         for name in ('sbatch', 'squeue', 'scancel', 'scontrol'):
             script = tmp_path / 'bin' / name
-            script.write_text(f'#!/bin/sh\necho "{name} $*" >> {asked}\n{scripts.get(name, "")}\n')
+            script.write_text(f'#!/bin/sh\necho "{name} $*" >> {asked}\n{scripts.get(name, "")}\n', encoding='utf-8')
             script.chmod(0o755)
-        return lambda name: [line for line in asked.read_text().splitlines() if line.startswith(name)]
+        return lambda name: [line for line in asked.read_text(encoding='utf-8').splitlines() if line.startswith(name)]
 
     answer()
     return answer
@@ -340,7 +340,7 @@ def test_a_limit_on_submissions(slurm_says, command, tmp_path, limit):
     done = submit(command, tmp_path, replicate='0,1,2,3,4')
     assert done.returncode == 0 and '2 tasks are tried' in done.stdout, done.stdout + done.stderr
     plan = only_plan(tmp_path)
-    assert plan_record(plan)['jobs'] == {'86': [0, 2]} and len(plan.read_text().splitlines()) == 5
+    assert plan_record(plan)['jobs'] == {'86': [0, 2]} and len(plan.read_text(encoding='utf-8').splitlines()) == 5
     shown = command('status', 'demo', cwd=tmp_path).stdout
     assert 'not submitted      5' in shown, shown
     again = slurm.submit_again(EXPERIMENTS['demo'].override(
@@ -408,7 +408,7 @@ def test_tasks_that_died_before_a_run_began(slurm_says, command, planned, tmp_pa
     plan = planned(*RUNS, jobs={'179': [0, 2]})
     logs = tmp_path / 'results' / 'demo' / 'logs'
     logs.mkdir()
-    (logs / '179_0.out').write_text(f'hello\n{last}\n')
+    (logs / '179_0.out').write_text(f'hello\n{last}\n', encoding='utf-8')
     words = *settings(**ONE), '--failed'
     said = command('status', 'demo', *words, cwd=tmp_path).stdout
     assert f'{RUNS[0].id}: submitted as job 179_0, ended before it began: see' in said
@@ -441,7 +441,8 @@ def test_out_of_memory_says_what_to_ask_for(slurm_says, planned, tmp_path):
 
     planned(RUNS[0], jobs={'5': [0, 1]})
     log, results = tmp_path / '5_0.out', tmp_path / 'results'
-    log.write_text('task starts: 5_0\nslurmstepd: error: Detected 1 oom_kill event in StepId=5.batch.')
+    log.write_text('task starts: 5_0\nslurmstepd: error: Detected 1 oom_kill event in StepId=5.batch.',
+                   encoding='utf-8')
     write_json(run_folder(RUNS[0], results) / 'job.json', {'job': '5_0', 'starts': 1, 'log': str(log)})
     [said] = failed_lines([(RUNS[0], 'interrupted', '')], results)
     assert 'OUT_OF_MEMORY' in said and '--mem-per-cpu' in said and str(log) in said
@@ -485,11 +486,11 @@ def test_processors_of_a_task(slurm_says, command, tmp_path):
 def test_lines_of_cluster_sh_may_fail(tmp_path, script):
     """As conda's activation does: unset variables, a command that fails, in a shell that would end for it."""
     shutil.copytree(REPO / 'slurm', tmp_path / 'slurm')
-    with (tmp_path / 'slurm' / 'cluster.sh').open('a') as file:
+    with (tmp_path / 'slurm' / 'cluster.sh').open('a', encoding='utf-8') as file:
         file.write('[ -n "$NOT_SET" ] && module load cuda\nfalse\n')
     done = elsewhere('bash', '-eu', f'slurm/{script}', 'nothing', cwd=tmp_path)
     assert 'unknown experiment' in done.stderr, done.stderr
 
 
 if __name__ == '__main__':
-    GOLDEN.write_text('\n\n'.join(f'# {name}\n{text(case)}' for name, case in CASES.items()) + '\n')
+    GOLDEN.write_text('\n\n'.join(f'# {name}\n{text(case)}' for name, case in CASES.items()) + '\n', encoding='utf-8')
