@@ -27,7 +27,7 @@ from pathlib import Path
 
 import binenc
 from .errors import UserError
-from .files import read_json, write_json
+from .files import cannot_write, read_json, write_json
 from .locks import Owned, StopOnSignal, cores, memory_kills, own_temporary_folder
 from .run import DEFAULTS, Run
 from .store import RunFolder, experiment_folder, is_attacked, kept_rows, read_progress, run_folder, stored_names
@@ -218,8 +218,7 @@ def failure_reason(error: Exception) -> str:
     name, value = getattr(error, 'ename', type(error).__name__), str(getattr(error, 'evalue', error))
     first = next((line for line in value.splitlines() if line.strip()), '')
     if isinstance(error, OSError) and error.strerror:
-        return (f'cannot write {error.filename or "the executed notebook"} ({error.strerror}): make room or choose '
-                'another folder, then repeat the command; it continues where it was')
+        return str(cannot_write(error.filename or 'the executed notebook', error))
     return first if name in ('UserError', 'Owned') else f'{name}: {first}'
 
 # %% ../nbs/6_running/01_execute.ipynb #b8aaa01c

@@ -35,10 +35,10 @@ def test_what_is_written(tmp_path, monkeypatch):
     bench(['a'], results_dir=tmp_path, say=lambda line: None)
     result = bench(['b'], results_dir=tmp_path, say=lambda line: None)
     (path,) = (tmp_path / 'bench').glob('*.json')
-    assert json.loads(path.read_text()) == result and list(result['rows']) == ['a', 'b']
+    assert json.loads(path.read_text(encoding='utf-8')) == result and list(result['rows']) == ['a', 'b']
     assert all(row['same'] and row['reached'] and row['date'] for row in result['rows'].values())
-    assert path.with_suffix('.md').read_text() == bench_table(result)
-    path.write_text(json.dumps(result | {'machine': result['machine'] | {'cpu': 'another'}}))
+    assert path.with_suffix('.md').read_text(encoding='utf-8') == bench_table(result)
+    path.write_text(json.dumps(result | {'machine': result['machine'] | {'cpu': 'another'}}), encoding='utf-8')
     assert list(bench(['b'], results_dir=tmp_path, say=lambda line: None)['rows']) == ['b']
 
 

@@ -83,7 +83,7 @@ def test_a_measurement_that_fails(command, copy, monkeypatch):
 def test_the_commit_of_somebody_elses_repository(tmp_path):
     """An environment in a project of the user: its commit is not that of this library."""
     shutil.copytree(Path(binenc.__file__).parent, tmp_path / '.venv' / 'binenc')
-    (tmp_path / '.gitignore').write_text('.venv\n')
+    (tmp_path / '.gitignore').write_text('.venv\n', encoding='utf-8')
     git = 'git -c user.name=me -c user.email=me@here'
     subprocess.run(f'git init -q && git add -A && {git} commit -qm mine', shell=True, cwd=tmp_path, check=True)
     code = 'import json, binenc.files as f; print(json.dumps([f.__file__, f.provenance("cpu")]))'

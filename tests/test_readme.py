@@ -58,7 +58,7 @@ def number_rows():
     """(experiment, model, n, heading, shown) of every number in the overview tables of each experiment."""
     for name in EXPERIMENTS:
         for path in sorted((RESULTS / name / 'tables').glob('overview_*.md')):
-            header, _, *rows = [cells(line) for line in path.read_text().splitlines() if line.startswith('|')]
+            header, _, *rows = [cells(line) for line in path.read_text('utf-8').splitlines() if line.startswith('|')]
             for title, model, n, *values in rows:
                 assert TITLES[name] == title
                 yield from ((name, LABELS[model], int(n), *pair) for pair in zip(header[3:], values))
@@ -391,7 +391,7 @@ def test_no_change_makes_it_more_robust(change, than):
 def test_bench_is_the_stored_one():
     """The benchmark's table is results/bench/cpu.json, and every row of it reached its goal with the same answer."""
     result = read_json(RESULTS / 'bench' / 'cpu.json')
-    table = (RESULTS / 'bench' / 'cpu.md').read_text()
+    table = (RESULTS / 'bench' / 'cpu.md').read_text(encoding='utf-8')
     assert table == BENCH['bench_table'](result) and 'results/bench/cpu.md' in README
     assert all(row['reached'] and row['same'] is not False for row in result['rows'].values())
     assert set(result['rows']) == set(BENCH['ROWS'])
