@@ -1,4 +1,4 @@
-"""Kills, damages and bad inputs by the hundred: python .ci/torture.py [--kills N] [--damages N] [--inputs N].
+"""Kills, damages, bad inputs and damaged images by the hundred: python .ci/torture.py [--kills N] [--damages N] ...
 
 Prints every finding and a line for each part; exits with 1 if there is a finding. With --planted, five bugs are put
 in on purpose, one at a time, and each must be found.
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torture_tools as tools
 
-PARTS = {'kills': 1000, 'damages': 400, 'inputs': 400}
+PARTS = {'kills': 1000, 'damages': 400, 'inputs': 400, 'images': 300}
 
 
 def make(part, folder):
@@ -21,6 +21,9 @@ def make(part, folder):
     if part == 'damages':
         from torture_damages import Damages
         return Damages(folder)
+    if part == 'images':
+        from torture_images import Images
+        return Images(folder)
     from torture_inputs import Inputs
     return Inputs(folder)
 

@@ -332,7 +332,7 @@ def _plan_ids(plan: Path) -> list[str]:
 
 # %% ../nbs/6_running/02_slurm.ipynb #1b081718
 def data_ready(name: str, root: str | Path) -> bool:
-    "Whether a data set can be read without a download. Raises `UserError` for a path that means another place for jobs."
+    "Whether a data set can be read without a download. Raises `UserError` for a path that jobs do not find."
     if dataset_info(name).place(Path(root)) is None: return False
     check_place(name, Path(root), Path(os.environ.get('BINENC_REPO', '.')).resolve())
     return True
