@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torture_tools as tools
 
-PARTS = {'kills': 1000, 'damages': 400, 'inputs': 400, 'images': 300}
+PARTS = {'kills': 1000, 'damages': 400, 'inputs': 400, 'images': 345}
 
 
 def make(part, folder):

@@ -32,7 +32,7 @@ def formats():
     """The names of all formats that Pillow writes and reads."""
     from PIL import Image
     Image.init()
-    return [name for name in sorted({*Image.SAVE} & {*Image.OPEN}) if encoded(name, tools.draw('images', 0))]
+    return [name for name in sorted({*Image.SAVE} & {*Image.OPEN, 'MPO'}) if encoded(name, tools.draw('images', 0))]
 
 
 def encoded(name, draw):
@@ -130,4 +130,4 @@ def main(count):
 
 if __name__ == '__main__':
     sys.path.insert(0, str(Path(__file__).parents[1])) # the library of this repository
-    sys.exit(int(bool(main(int(sys.argv[1]) if len(sys.argv) > 1 else 300))))
+    sys.exit(int(bool(main(int(sys.argv[1]) if len(sys.argv) > 1 else 345))))
