@@ -1,5 +1,9 @@
+<<<<<<< HEAD
 """Kills, damages and bad inputs by the hundred: python .ci/torture.py [--kills N] [--damages N] [--inputs N]
 [--owners N] [--surroundings N].
+=======
+"""Kills, damages, bad inputs and damaged images by the hundred: python .ci/torture.py [--kills N] [--damages N] ...
+>>>>>>> e439eadde8ab3561b5be20b97e92eeb7a2620984
 
 Prints every finding and a line for each part; exits with 1 if there is a finding. With --planted, five bugs are put
 in on purpose, one at a time, and each must be found.
@@ -11,7 +15,11 @@ from pathlib import Path
 
 import torture_tools as tools
 
+<<<<<<< HEAD
 PARTS = {'kills': 1000, 'damages': 400, 'inputs': 400, 'owners': 48, 'surroundings': 29}
+=======
+PARTS = {'kills': 1000, 'damages': 400, 'inputs': 400, 'images': 345}
+>>>>>>> e439eadde8ab3561b5be20b97e92eeb7a2620984
 
 
 def make(part, folder, **options):
@@ -28,6 +36,9 @@ def make(part, folder, **options):
     if part == 'damages':
         from torture_damages import Damages
         return Damages(folder)
+    if part == 'images':
+        from torture_images import Images
+        return Images(folder)
     from torture_inputs import Inputs
     return Inputs(folder)
 

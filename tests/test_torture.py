@@ -18,7 +18,7 @@ from binenc.store import keep_experiment, run_folder, stored_experiment, tidy
 from binenc.training import train
 from helpers import REPO, TINY, environment, stored
 
-COUNTS = {'kills': 6, 'damages': 5, 'inputs': 24}
+COUNTS = {'kills': 6, 'damages': 5, 'inputs': 24, 'images': 2}
 
 
 def test_sample():
