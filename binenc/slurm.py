@@ -263,7 +263,8 @@ def queued(experiment: str, results_dir: str | Path = 'results') -> dict[str, Jo
 def data_ready(name: str, root: Path) -> bool:
     "Whether a job, which runs in the repository, can read a data set without a download."
     root = root.resolve()
-    with chdir(repository()): return dataset_info(name).place(root) is not None
+    with chdir(repository()):
+        return dataset_info(name).place(root) is not None
 
 def to_submit(runs: list[Run], results_dir: Path) -> list[Run]:
     "Runs that nobody has finished, computes, or has in the queue."
