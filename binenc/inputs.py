@@ -24,7 +24,7 @@ def as_numbers(
 ) -> Tensor: # without gradient, on the same device
     "Real numbers as a tensor; ValueError for text, complex numbers, masked or sparse values, None and other objects."
     if not isinstance(values, Tensor):
-        values = _stacked(values) if _tensors(values) else torch.as_tensor(_native(_array(values, what), what))
+        values = _stacked(values) if _tensors(values) else _tensor(_native(_array(values, what), what))
     if values.is_complex(): raise _not_real(what, values.dtype)
     if values.layout != torch.strided:
         raise ValueError(f'{what} are sparse: make them dense first, for example with .to_dense()')
@@ -36,10 +36,15 @@ def _native(array: np.ndarray, what: str) -> np.ndarray:
     array = array.astype(np.float64) if array.dtype == np.longdouble else array
     return np.require(array, array.dtype.newbyteorder('='), 'CW')
 
+def _tensor(array: np.ndarray) -> Tensor:
+    try: return torch.as_tensor(array)
+    except TypeError: return torch.as_tensor(array.astype(np.int64)) # an older torch has no unsigned numbers but uint8
+
 def _array(values: object, what: str) -> np.ndarray:
     if np.ma.is_masked(values):
         raise ValueError(f'{what} are masked in places: leave those samples out first')
-    try: array = np.asarray(values)
+    try:
+        array = np.asarray(values)
     except Exception as error: # whatever another library's array raises
         raise ValueError(f'{what} must be an array of numbers, not {shown(values)} ({shown(str(error))})') from error
     return _unboxed(array) if array.dtype == object else array
@@ -125,10 +130,11 @@ def as_labels(
                          f'but z has shape {tuple(z.shape)} and y has shape {tuple(y.shape)}{_hint(y, z)}')
     if y.is_floating_point():
         raise ValueError(f'labels must be integers, but y of shape {tuple(y.shape)} has dtype {y.dtype}')
-    if y.dtype not in (torch.bool, torch.uint8) and (y == IGNORED).any():
+    y = y.to(z.device, torch.int64)
+    if (y == IGNORED).any():
         raise ValueError(f'some labels are {IGNORED}, which marks samples to leave out: '
                          f'keep those where y != {IGNORED}')
-    return y.to(z.device, torch.int64)
+    return y
 
 def _hint(y: Tensor, z: Tensor) -> str:
     if y.ndim != 2 or len(y) != len(z): return ''
