@@ -21,6 +21,7 @@ STORED = (
     'metrics.json',
     'history.csv',
     'latents.npz',
+    'outputs.npz',
     'snapshots.npz',
     'weights.safetensors',
 )  # what a finished run leaves for figures
