@@ -44,11 +44,7 @@ test: $(VENV)/.binenc ## nbdev_test and pytest
 	$(BIN)/python -m pytest tests/test_slurm.py tests/test_slurm_cluster.py || \
 		$(BIN)/python -m pytest --last-failed tests/test_slurm.py tests/test_slurm_cluster.py
 
-<<<<<<< HEAD
-torture: $(VENV)/.binenc ## kills, damaged files, bad inputs, owners of runs, odd surroundings, planted bugs: an hour or two
-=======
 torture: $(VENV)/.binenc ## kills, damages, inputs, owners, surroundings, planted bugs: an hour or two
->>>>>>> bfe3e14d875ec374e0ec3957663fe04ef6578c63
 	$(BIN)/python .ci/torture.py
 	$(BIN)/python .ci/torture.py --planted
 

@@ -1,9 +1,5 @@
-<<<<<<< HEAD
-"""Kills, damages and bad inputs by the hundred: python .ci/torture.py [--kills N] [--damages N] [--inputs N]
-[--owners N] [--surroundings N].
-=======
-"""Kills, damages, bad inputs and damaged images by the hundred: python .ci/torture.py [--kills N] [--damages N] ...
->>>>>>> e439eadde8ab3561b5be20b97e92eeb7a2620984
+"""Kills, damages, bad inputs, owners and odd surroundings by the hundred: python .ci/torture.py [--kills N]
+[--damages N] [--inputs N] [--images N] [--owners N] [--surroundings N].
 
 Prints every finding and a line for each part; exits with 1 if there is a finding. With --planted, five bugs are put
 in on purpose, one at a time, and each must be found.
@@ -15,11 +11,7 @@ from pathlib import Path
 
 import torture_tools as tools
 
-<<<<<<< HEAD
-PARTS = {'kills': 1000, 'damages': 400, 'inputs': 400, 'owners': 48, 'surroundings': 29}
-=======
-PARTS = {'kills': 1000, 'damages': 400, 'inputs': 400, 'images': 345}
->>>>>>> e439eadde8ab3561b5be20b97e92eeb7a2620984
+PARTS = {'kills': 1000, 'damages': 400, 'inputs': 400, 'images': 345, 'owners': 48, 'surroundings': 29}
 
 
 def make(part, folder, **options):

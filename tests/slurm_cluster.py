@@ -31,6 +31,7 @@ FIELDS = dict(
     array_job_id='ArrayJobID',
     array_task_id='ArrayTaskID',
     state='State',
+    reason='Reason',
     restarts='RestartCnt',
     dependency='Dependency',
     name='Name',
@@ -60,34 +61,7 @@ def free_port():
                 s.bind(('', port := random.SystemRandom().randrange(20_000, 32_000)))
             except OSError:
                 continue
-<<<<<<< HEAD
             return port
-=======
-        found.append(port)
-        if len(found) == n:
-            return found
-    raise RuntimeError(f"fewer than {n} free ports between 20000 and 32000")
-
-
-def on_loopback(host):
-    "Whether a host name means this machine's loopback address"
-    try:
-        return socket.gethostbyname(host).startswith("127.")
-    except OSError:
-        return False
-
-
-def conf_text(settings):
-    "Lines of slurm.conf from a dict"
-    return "\n".join(f"{k}={v}" for k, v in settings.items()) + "\n"
-
-
-def tail(path, lines=15):
-    "The last lines of a log, with its name"
-    text = Path(path).read_text(errors="replace",
-                                encoding='utf-8').splitlines() if Path(path).exists() else ["(no such file)"]
-    return f"--- {Path(path).name}\n" + "\n".join(text[-lines:])
->>>>>>> bfe3e14d875ec374e0ec3957663fe04ef6578c63
 
 
 def processes():
@@ -95,11 +69,7 @@ def processes():
     found = {}
     for stat in Path('/proc').glob('[0-9]*/stat'):
         try:
-<<<<<<< HEAD
             state, parent = stat.read_text(encoding='utf-8').rpartition(')')[2].split()[:2]
-=======
-            state, parent = stat.read_text(encoding='utf-8').rpartition(")")[2].split()[:2]
->>>>>>> bfe3e14d875ec374e0ec3957663fe04ef6578c63
         except OSError:
             continue  # it ended meanwhile
         if state not in 'ZX':
@@ -166,42 +136,12 @@ class SlurmCluster:
             SchedulerParameters='sched_interval=1,bf_interval=1,batch_sched_delay=0',
         ) | self.extra
 
-<<<<<<< HEAD
     def prepare(self):
         """The folders, slurm.conf and gres.conf; where the folder's name is too long for sockets, a short one."""
         # jobs carry the cluster's name in their environment; by it the processes they leave are found
         self.name = f'test{os.getpid()}{random.SystemRandom().randrange(10**6):06d}'
         (self.folder / 'state').mkdir(parents=True)
         self.spool = self.folder / 'spool'
-=======
-    def binding(self):
-        "Bind to loopback only; slurmd and slurmstepd bind to what the host's name means, which may be elsewhere"
-        return "NoCtldInAddrAny" + (",NoInAddrAny" if on_loopback(socket.gethostname()) else "")
-
-    def write_conf(self):
-        "slurm.conf and gres.conf; SLURM looks for the second beside the first"
-        gres = f" Gres=gpu:{self.gpus}" if self.gpus else ""
-        self.conf.write_text(
-            conf_text(self.settings())
-            + f"NodeName={NODE} NodeAddr=127.0.0.1 CPUs={self.cpus} RealMemory={self.memory}{gres} State=UNKNOWN\n"
-            + "".join(
-                f"PartitionName={name} Nodes=ALL Default={'NO' if number else 'YES'} MaxTime=INFINITE State=UP {more}\n"
-                for number, (name, more) in enumerate(self.partitions.items())
-            ),
-            encoding='utf-8',
-        )
-        (self.folder / "gres.conf").write_text("".join(f"Name=gpu File={d}\n" for d in STAND_INS[: self.gpus]),
-                                               encoding='utf-8')
-
-    def make_folders(self):
-        "The folder, its parts, and where its name is too long for sockets a short folder beside it"
-        # a controller refuses the state of an earlier cluster
-        for part in "state", "spool":
-            shutil.rmtree(self.folder / part, ignore_errors=True)
-        (self.folder / "state").mkdir(parents=True)
-        self.spool = self.folder / "spool"
-        self.short = None
->>>>>>> bfe3e14d875ec374e0ec3957663fe04ef6578c63
         if len(os.fsencode(self.spool)) > LONGEST_SPOOL:
             self.short = Path(tempfile.mkdtemp(prefix='slurm-', dir='/tmp'))
             self.spool = self.short / 'spool'
@@ -316,15 +256,8 @@ class SlurmCluster:
     def is_ours(self, pid):
         """Whether a process is this cluster's slurmstepd, or carries the environment of a job of this cluster."""
         try:
-<<<<<<< HEAD
             at, name = Path(f'/proc/{pid}/cwd').resolve(), Path(f'/proc/{pid}/comm').read_text(encoding='utf-8').strip()
             environment = Path(f'/proc/{pid}/environ').read_bytes().split(b'\0')
-=======
-            stepd = (
-                Path(f"/proc/{pid}/comm").read_text(encoding='utf-8').strip() == "slurmstepd"
-                and Path(f"/proc/{pid}/cwd").resolve() == self.folder
-            )  # inherited from slurmd
->>>>>>> bfe3e14d875ec374e0ec3957663fe04ef6578c63
         except OSError:
             return False
         return (name, at) == ('slurmstepd', self.folder) or f'SLURM_CLUSTER_NAME={self.name}'.encode() in environment

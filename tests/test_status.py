@@ -56,12 +56,8 @@ def test_watching_while_the_scheduler_is_away(copy, command, monkeypatch, tmp_pa
     monkeypatch.setenv('PATH', str(clients), prepend=':')
     done = command('status', 'tiny', '--watch', 1, cwd=copy)
     assert done.returncode == 0, done.stdout + done.stderr
-<<<<<<< HEAD
     assert done.stderr.count('Unable to contact slurm controller') == 2
     assert asked.read_text(encoding='utf-8').count('asked') == 3
-=======
-    assert done.stderr.count('Unable to contact slurm controller') == 2 and asked.read_text('utf-8').count('asked') == 3
->>>>>>> bfe3e14d875ec374e0ec3957663fe04ef6578c63
     assert done.stdout.count('tiny: 8 runs') == 3
 
 

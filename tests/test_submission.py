@@ -17,10 +17,7 @@ from binenc import slurm
 from binenc.errors import UserError
 from binenc.experiment import EXPERIMENTS, expand
 from binenc.files import write_json
-<<<<<<< HEAD
 from binenc.locks import this_process
-=======
->>>>>>> bfe3e14d875ec374e0ec3957663fe04ef6578c63
 from binenc.run import Run
 from binenc.slurm import (
     Submission,
@@ -75,12 +72,8 @@ def text(submission):
 
 def test_golden_text():
     """Submissions are a pure function of plan and options. After a wanted change: python tests/test_submission.py"""
-<<<<<<< HEAD
     now = '\n\n'.join(f'# {name}\n{text(case)}' for name, case in CASES.items())
     assert now + '\n' == GOLDEN.read_text(encoding='utf-8')
-=======
-    assert '\n\n'.join(f'# {name}\n{text(case)}' for name, case in CASES.items()) + '\n' == GOLDEN.read_text('utf-8')
->>>>>>> bfe3e14d875ec374e0ec3957663fe04ef6578c63
 
 
 def elsewhere(*words, cwd=REPO, path=None, **variables):
@@ -455,12 +448,7 @@ def test_out_of_memory_says_what_to_ask_for(slurm_says, planned, tmp_path):
 
     planned(RUNS[0], jobs={'5': [0, 1]})
     log, results = tmp_path / '5_0.out', tmp_path / 'results'
-<<<<<<< HEAD
     log.write_text('task starts: 5_0\nslurmstepd: error: Detected 1 oom_kill event in StepId=5.batch', encoding='utf-8')
-=======
-    log.write_text('task starts: 5_0\nslurmstepd: error: Detected 1 oom_kill event in StepId=5.batch.',
-                   encoding='utf-8')
->>>>>>> bfe3e14d875ec374e0ec3957663fe04ef6578c63
     write_json(run_folder(RUNS[0], results) / 'job.json', {'job': '5_0', 'starts': 1, 'log': str(log)})
     [said] = failed_lines([(RUNS[0], 'interrupted', '')], results)
     assert 'OUT_OF_MEMORY' in said and '--mem-per-cpu' in said and str(log) in said
