@@ -14,6 +14,15 @@ RUN_BY_PAPERMILL = [
     *(f'4_training/{name}.ipynb' for name in ('train', 'measure', 'attack')), '5_findings/report.ipynb',
     '5_findings/figures/*.ipynb']
 
+CLASSIFIERS = [
+    'Development Status :: 3 - Alpha',
+    'Intended Audience :: Science/Research',
+    'Programming Language :: Python :: 3 :: Only',
+    'Programming Language :: Python :: 3.11',
+    'Topic :: Scientific/Engineering :: Artificial Intelligence',
+    'Typing :: Typed',
+]
+
 
 class WithoutOutputs(build_py):
     "Notebooks are installed without their outputs, of which the pictures are megabytes."
@@ -37,10 +46,12 @@ setup(
     author=settings['author'],
     license='Apache-2.0',
     keywords=settings['keywords'].split(),
+    classifiers=CLASSIFIERS,
+    project_urls={'Paper': 'https://arxiv.org/abs/2310.08224'},
     # the notebooks that papermill runs travel with the library, so that an installed `binenc` works in any folder
     packages=['binenc', 'binenc.nbs'],
     package_dir={'binenc.nbs': 'nbs'},
-    package_data={'binenc': ['published_results.csv'], 'binenc.nbs': RUN_BY_PAPERMILL},
+    package_data={'binenc': ['py.typed', 'published_results.csv'], 'binenc.nbs': RUN_BY_PAPERMILL},
     python_requires=f">={settings['min_python']}",
     install_requires=settings['requirements'].split(),
     extras_require={name.removesuffix('_requirements'): packages.split() for name, packages in settings.items()

@@ -19,6 +19,7 @@ from .arms import ARMS, Arm
 from .binarity import class_codes, fit_two_gaussians, standardise
 from .collapse import class_statistics
 from .data import DeviceLoader
+from .detectors import calibration, detector_scores
 from .geometry import Decoding, Layer, class_geometry, decode
 from .head import CosineHead
 from .measures import GROUPED, MEASURES, Measure
@@ -168,11 +169,13 @@ def final_numbers(
     wanted: Iterable[Measure] | None = None, # None: every measure
 ) -> dict[str, float]:
     """The measures of the views that need a trained classifier. If training diverged,
-    only `errors`, `confidence` and `temperature`, NaN where they need latents. No `attack` if the run attacks none."""
+    no `layer`, `decoding` and `attack`, and NaN where others need latents. No `attack` if the run attacks none."""
     views = {
         'errors': lambda: errors_view(train, test),
         'confidence': lambda: softmax_errors(test.logits, test.y),
         'temperature': lambda: softmax_errors(test.logits, test.y, ODIN_TEMPERATURE),
+        'detectors': lambda: detector_scores(train, test),
+        'rescaled': lambda: calibration(test.logits, test.y),
     }
     if train.finite and test.finite:
         views['layer'] = lambda: layer_view(classifier, train, test)

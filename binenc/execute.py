@@ -347,6 +347,13 @@ class Attempt:
         "What the run last reported."
         return read_progress(self.folder, self.stage.name)
 
+    def stop(self) -> None:
+        "Ask the run to stop after its epoch or batch."
+        try:
+            (self.folder / 'stop').touch()
+        except OSError:
+            pass # its folder is gone
+
     def end(self) -> tuple[str, str]: # state, and where there is one the reason
         "How it ended: 'finished', 'interrupted', 'running' (elsewhere) or 'failed'."
         try:
@@ -363,8 +370,9 @@ def failed(attempt: Attempt, error: UserError) -> tuple[str, str]: # state and r
     if folder.owner: return 'running', ''
     if isinstance(error, Killed) and folder.stop_requested: return 'interrupted', ''
     try:
-        write_json(folder / 'failed.json', {
-            'reason': str(error), 'notebook': attempt.notebook.name, 'died': isinstance(error, Killed)})
+        if not attempt.stage.stored: # a run that is measured or attacked has not failed
+            write_json(folder / 'failed.json', {
+                'reason': str(error), 'notebook': attempt.notebook.name, 'died': isinstance(error, Killed)})
     except UserError:
         pass # the disk is full: the reason is told all the same
     return 'failed', f'{error} (see {attempt.notebook})'
@@ -408,10 +416,7 @@ class Sweep:
         "Ask every run to stop after its epoch; begin no other."
         self.stopping = True
         for attempt in self.running.values():
-            try:
-                (attempt.folder / 'stop').touch()
-            except OSError:
-                pass # its folder is gone
+            attempt.stop()
         self.watcher.stop()
 
     def begin(self, run: Run) -> None:
@@ -446,6 +451,8 @@ class Sweep:
             while self.running or self.waiting and not self.stopping:
                 while self.waiting and len(self.running) < self.jobs and not self.stopping:
                     self.begin(self.waiting.pop(0))
+                    if self.stopping: # meanwhile
+                        self.stop()
                 wait([attempt.process.process.sentinel for attempt in self.running.values()], LOOK)
                 self.look()
             self.received = signals.received

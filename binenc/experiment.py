@@ -270,8 +270,30 @@ _FAMILY = (
     Experiment('mnist-small-imbalanced', 'MNIST, 5,000 images, imbalanced', dict(
         _SMALL, dataset='mnist-small', epochs=320, gamma_factor=1.0261, imbalance=30.),
         models=(*PAPER_ARMS, 'no_pen_compressed', 'no_pen_scl'), lrs=(5e-4, 1e-3, 2e-3), replicates=FIVE),
+    Experiment('mnist-small-longtail', 'MNIST, 5,000 images, imbalanced, tuned', dict(
+        _SMALL, dataset='mnist-small', epochs=320, gamma_factor=1.0261, imbalance=30., store_latents=False),
+        models=PAPER_ARMS, lrs=(2e-3, 4e-3, 8e-3, 16e-3), replicates=(5, 6, 7, 8, 9),
+        own={**dict.fromkeys(PAPER_ARMS, {'weight_decay': (5e-5, 5e-4, 5e-3)}),
+             'bin_enc': {'gamma_max': (0.05, 0.5, 5.)}}),
 )
-EXPERIMENTS = {e.name: e for e in (*_PAPER_AND_SMALLER, *_LARGER, *_ABLATION, *_FAMILY, *_LATER)}
+
+
+# %% ../nbs/3_experiment/05_experiment.ipynb #a82865dd
+def _full(name: str, title: str, every: int, schedule: str, **settings) -> Experiment:
+    "BinEnc with the paper's gamma, which grows after every so many epochs, at six of the paper's rates."
+    paper = dict(_SMALL, dataset=name, epochs=200 * every, gamma_factor=1.084, gamma_every=every,
+                 log_every=10 * every, store_latents=False)
+    return Experiment(f'{name}-full-{schedule}', f'{title}, gamma in full, {schedule} rate', {**paper, **settings},
+                      models=('bin_enc',), lrs=PAPER_LRS[7::2], replicates=(5,))
+
+_FULL = tuple(
+    _full(name, title, every, schedule, **settings)
+    for name, title, every in (('digits', 'Digits', 36), ('mnist-small', 'MNIST, 5,000 images', 14))
+    for schedule, settings in (('constant', {}), ('cosine', dict(
+        lr_schedule='cosine', lr_from=40 * every, lr_end=1e-8, output_lr=1.))))
+
+# %% ../nbs/3_experiment/05_experiment.ipynb #a631d98f
+EXPERIMENTS = {e.name: e for e in (*_PAPER_AND_SMALLER, *_LARGER, *_ABLATION, *_FAMILY, *_LATER, *_FULL)}
 
 def part_line(e: Experiment) -> str: # empty if none is missing, or there is no such preset
     "How many runs of the preset of the same name an experiment lacks, in words."

@@ -62,10 +62,12 @@ def once(key: Callable) -> Callable: # (arguments) -> what tells two calls apart
         return read
     return decorate
 
-def forget(path: str | Path) -> None:
-    "A file is not as it was read."
+def forget(path: str | Path, now: bytes | None = None) -> None:
+    "A file is not as it was read, but as it is now, if that is known."
     for name in [name for name in _KEPT or () if name[0] == 'read_bytes' and name[1][0] == os.path.abspath(path)]:
         del _KEPT[name]
+    if now is not None and _KEPT is not None:
+        _KEPT['read_bytes', (os.path.abspath(path), None)] = now
 
 # %% ../nbs/4_training/01_files.ipynb #626d80f5
 def write_bytes(path: Path, content: bytes) -> None:
@@ -75,7 +77,7 @@ def write_bytes(path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         _write_durably(part, content)
         part.replace(path)
-        forget(path)
+        forget(path, content)
     except OSError as error:
         _remove_quietly(part)
         raise UserError(f'cannot write {path} ({error.strerror}): make room or choose another folder, then repeat the '

@@ -20,8 +20,8 @@ from scipy.optimize import nnls
 from scipy.special import digamma, gammaln
 from torch import Tensor
 
-from .binarity import ClassCodes, hamming, standardise
-from .collapse import as_labels, as_latents
+from .binarity import ClassCodes, code_distances, hamming, standardise
+from .inputs import as_labels, as_latents, as_matrix, class_names, more_names, scaled_latents, unit_of
 
 # %% ../nbs/2_measures/03_geometry.ipynb #351acba4
 SAMPLES_AT_A_TIME = 4096 # in double precision, so that large latents need little memory
@@ -31,26 +31,28 @@ class ClassGeometry:
     "Where the K classes lie that occur, in d nodes; float64."
     classes: Tensor   # (K,) int64 labels, ascending
     means: Tensor     # (K, d) class means, from the origin
-    variances: Tensor # (K,) mean squared distance of a sample from its class mean
+    variances: Tensor # (K,) mean squared distance of a sample from its class mean, divided by `unit` squared
+    unit: float = 1.  # not 1 only where the squares of latents are too large or small for a number
+    names: tuple[str, ...] | None = None # of the classes 0, 1, ...; None where labels are numbers
 
 def class_geometry(
     z: Tensor | np.ndarray, # (n, d) latents
     y: Tensor | np.ndarray, # (n,) the class that each sample is grouped by
 ) -> ClassGeometry:
     "Mean and variance of each class. ValueError for shapes that do not match, empty input, or latents not finite."
-    z = as_latents(z)
-    classes, index, counts = as_labels(y, z).unique(return_inverse=True, return_counts=True)
+    (z, unit), names = scaled_latents(z), class_names(y)
+    classes, index, counts = as_labels(y, z, names).unique(return_inverse=True, return_counts=True)
     blocks = list(zip(z.split(SAMPLES_AT_A_TIME), index.split(SAMPLES_AT_A_TIME)))
     means = z.new_zeros(len(classes), z.shape[1], dtype=torch.float64)
     for block, group in blocks:
         means.index_add_(0, group, block.double())
     means /= counts[:, None]
     squared = torch.cat([(block.double() - means[group]).square().sum(1) for block, group in blocks])
-    return ClassGeometry(classes, means, index.bincount(squared) / counts)
+    return ClassGeometry(classes, means * unit, index.bincount(squared) / counts, unit, names)
 
 # %% ../nbs/2_measures/03_geometry.ipynb #00b1a42c
 def _vertex_cosines(geometry: ClassGeometry) -> Tensor: # (K,) float64, NaN for a mean at the origin
-    means = geometry.means
+    means = geometry.means / geometry.unit
     return means.abs().sum(1) / means.shape[1]**0.5 / torch.linalg.vector_norm(means, dim=1)
 
 def vertex_cosine(geometry: ClassGeometry) -> float:
@@ -63,7 +65,7 @@ def vertex_cosine_worst(geometry: ClassGeometry) -> float:
 
 def vertex_spread(geometry: ClassGeometry) -> float:
     "Standard deviation over mean of the absolute entries of all class means: 0 on a hypercube. NaN if all are 0."
-    sides = geometry.means.abs()
+    sides = geometry.means.abs() / geometry.unit
     return float(sides.std(correction=0) / sides.mean())
 
 # %% ../nbs/2_measures/03_geometry.ipynb #5e957c03
@@ -71,9 +73,10 @@ PAIRS = 4096 # of classes at a time
 
 def cdnv(geometry: ClassGeometry) -> float:
     "Class-distance normalised variance, mean over pairs of classes. NaN for one class; inf where two means are equal."
-    i, j = torch.triu_indices(len(geometry.means), len(geometry.means), offset=1, device=geometry.means.device)
+    means = geometry.means / geometry.unit
+    i, j = torch.triu_indices(len(means), len(means), offset=1, device=means.device)
     pairs = zip(i.split(PAIRS), j.split(PAIRS), strict=True) # all at once would take 8 GB for 1,000 classes of 2,048
-    apart = torch.cat([(geometry.means[a] - geometry.means[b]).square().sum(1) for a, b in pairs])
+    apart = torch.cat([(means[a] - means[b]).square().sum(1) for a, b in pairs])
     spread = (geometry.variances[i] + geometry.variances[j]) / 2
     return float(torch.where(apart > 0, spread / apart, torch.inf).mean())
 
@@ -82,14 +85,14 @@ def norm_variation(
     z: Tensor | np.ndarray, # (n, d) latents
 ) -> float:
     "Standard deviation over mean of the lengths of the samples. NaN if all are zero."
-    lengths = torch.linalg.vector_norm(as_latents(z), dim=1, dtype=torch.float64)
+    lengths = torch.linalg.vector_norm(scaled_latents(z)[0], dim=1, dtype=torch.float64)
     return float(lengths.std(correction=0) / lengths.mean())
 
 def entry_variation(
     z: Tensor | np.ndarray, # (n, d) latents
 ) -> float:
     "Standard deviation over mean of the absolute entries of all samples: 0 on a hypercube. NaN if all are zero."
-    sides = as_latents(z).abs().flatten().double()
+    sides = scaled_latents(z)[0].abs().flatten().double()
     return float(sides.std(correction=0) / sides.mean())
 
 # %% ../nbs/2_measures/03_geometry.ipynb #279e0c20
@@ -104,11 +107,26 @@ class Layer:
     y: Tensor            # (m,) true classes
     pred: Tensor         # (m,) predicted classes
 
+    def __post_init__(self):
+        "Arrays and lists become tensors beside the train means; names become the numbers of those classes."
+        device, labels = self.train.means.device, (self.pred_train, self.y, self.pred)
+        names = more_names(self.train.names, *labels)
+        z_train, z = as_latents(self.z_train).to(device), as_latents(self.z).to(device)
+        labels = (as_labels(y, of, names) for y, of in zip(labels, (z_train, z, z), strict=True))
+        values = as_matrix(self.weight, 'weights').to(device), z_train, next(labels), z, *labels
+        for name, value in zip(('weight', 'z_train', 'pred_train', 'z', 'y', 'pred'), values, strict=True):
+            object.__setattr__(self, name, value)
+
 def distances_from_means(
-    z: Tensor, # (n, d) latents
-    means: Tensor, # (K, d) float64
+    z: Tensor | np.ndarray, # (n, d) latents
+    means: Tensor | np.ndarray, # (K, d)
 ) -> Tensor: # (n, K) float64
     "Euclidean distances; differences of vectors, not of squared lengths, so that tight classes keep their digits."
+    z, means = as_matrix(z), as_matrix(means, 'means').double()
+    if z.shape[1] != means.shape[1]:
+        raise ValueError(f'the means have {means.shape[1]} nodes, but z has shape {tuple(z.shape)}')
+    unit = max(unit_of(z), unit_of(means))
+    if unit != 1: return unit * distances_from_means(z / unit, means / unit)
     parts = z.split(max(1, 2**22 // means.numel()))
     return torch.cat([torch.cdist(part.double(), means, compute_mode='donot_use_mm_for_euclid_dist') for part in parts])
 
@@ -117,25 +135,30 @@ def self_duality(layer: Layer) -> float:
     "NC3: distance of centred weights and centred train class means, each with norm 1; 0 to 2. NaN for one class."
     rows = layer.weight[layer.train.classes].double(), layer.train.means
     if len(rows[0]) < 2: return float('nan')
-    w, m = (matrix - matrix.mean(0) for matrix in rows)
+    w, m = (matrix / unit_of(matrix) for matrix in rows)
+    w, m = w - w.mean(0), m - m.mean(0)
     return float(torch.linalg.norm(w / torch.linalg.norm(w) - m / torch.linalg.norm(m)))
 
 def nearest_mean_mismatch(
     geometry: ClassGeometry, # of the train latents
-    z: Tensor, # (n, d) latents
-    pred: Tensor, # (n,) predicted classes
+    z: Tensor | np.ndarray, # (n, d) latents
+    pred: Tensor | np.ndarray, # (n,) predicted classes
 ) -> float:
     "NC4: share of samples whose nearest class mean is not that of the predicted class."
+    z = as_latents(z)
+    return _mismatch(geometry, z, as_labels(pred, z, more_names(geometry.names, pred)))
+
+def _mismatch(geometry: ClassGeometry, z: Tensor, pred: Tensor) -> float:
     nearest = geometry.classes[distances_from_means(z, geometry.means).argmin(1)]
     return float((nearest != pred).double().mean())
 
 def nc4_train(layer: Layer) -> float:
     "NC4 of the train images."
-    return nearest_mean_mismatch(layer.train, layer.z_train, layer.pred_train)
+    return _mismatch(layer.train, layer.z_train, layer.pred_train)
 
 def nc4_test(layer: Layer) -> float:
     "NC4 of the test images, by the means of the train images."
-    return nearest_mean_mismatch(layer.train, layer.z, layer.pred)
+    return _mismatch(layer.train, layer.z, layer.pred)
 
 # %% ../nbs/2_measures/03_geometry.ipynb #10272f4e
 @dataclass(frozen=True)
@@ -143,23 +166,30 @@ class Decoding:
     "Test samples held against the codes of the K train classes."
     codes: ClassCodes # of the train samples
     distance: Tensor  # (m, K) bits in which each test sample differs from each code
-    y: Tensor         # (m,) int64 true classes
-    pred: Tensor      # (m,) int64 predicted classes
+    y: Tensor | None = None    # (m,) int64 true classes; None where they are not known
+    pred: Tensor | None = None # (m,) int64 predicted classes; None without a network's own
 
 def decode(
     codes: ClassCodes, # of train samples, with d bits
-    z: Tensor, y: Tensor, pred: Tensor, # (m, d) test latents, (m,) true and predicted classes
+    z: Tensor | np.ndarray, # (m, d) test latents
+    y: Tensor | np.ndarray | None = None, # (m,) true classes, if they are known
+    pred: Tensor | np.ndarray | None = None, # (m,) predicted classes, if there are any
 ) -> Decoding:
     "Hold test samples against train codes. ValueError for shapes that do not match, or latents that are not finite."
-    z = as_latents(z)
-    if z.shape[1] != codes.bits.shape[1]:
-        raise ValueError(f'the codes have {codes.bits.shape[1]} bits, but z has shape {tuple(z.shape)}')
-    return Decoding(codes, hamming(z > 0, codes.bits), as_labels(y, z), as_labels(pred, z))
+    z, names = as_latents(z), more_names(codes.names, y, pred)
+    labels = (None if of is None else as_labels(of, z, names) for of in (y, pred))
+    return Decoding(codes, code_distances(z, codes), *labels)
+
+def _labels(decoding: Decoding, *names: str) -> tuple[Tensor, ...]:
+    "Labels of a decoding; ValueError for those that it was made without."
+    for name in names:
+        if getattr(decoding, name) is None: raise ValueError(f'this needs {name}: call decode(codes, z, y, pred)')
+    return tuple(getattr(decoding, name) for name in names)
 
 def nearest_code_accuracy(decoding: Decoding) -> float:
     "Share of test samples whose nearest train code is that of their class; with t nearest codes each counts 1/t."
     nearest = decoding.distance == decoding.distance.amin(1, keepdim=True)
-    own = decoding.y[:, None] == decoding.codes.classes
+    own = _labels(decoding, 'y')[0][:, None] == decoding.codes.classes
     return float(((nearest & own).sum(1) / nearest.sum(1).double()).mean())
 
 # %% ../nbs/2_measures/03_geometry.ipynb #08af96aa
@@ -169,8 +199,9 @@ def confusions_by_distance(
     "How many bits lie between the codes of the true and the predicted class of each mistake, and of all pairs."
     classes, bits = decoding.codes.classes, decoding.codes.bits
     apart = hamming(bits, bits).long()
-    y, pred = (labels[torch.isin(decoding.y, classes) & torch.isin(decoding.pred, classes)
-                      & (decoding.y != decoding.pred)] for labels in (decoding.y, decoding.pred))
+    y, pred = _labels(decoding, 'y', 'pred')
+    mistaken = torch.isin(y, classes) & torch.isin(pred, classes) & (y != pred)
+    y, pred = y[mistaken], pred[mistaken]
     mistakes = apart[torch.searchsorted(classes, y), torch.searchsorted(classes, pred)]
     i, j = torch.triu_indices(len(bits), len(bits), offset=1, device=bits.device)
     return tuple(distances.bincount(minlength=bits.shape[1] + 1) for distances in (mistakes, apart[i, j]))
@@ -210,10 +241,12 @@ def _distance_from_hull(point: np.ndarray, others: np.ndarray) -> float: # (d,),
     return float(np.linalg.norm(way @ weights) / weights.sum())
 
 def one_vs_rest(
-    means: Tensor, # (K, d) class means, float64
+    means: Tensor | np.ndarray, # (K, d) class means
 ) -> float:
     """Smallest distance of a class mean, centred and scaled to length 1, from the convex hull of the others.
     NaN for one class, and for a class mean at the mean of all."""
+    means = as_matrix(means, 'means').double()
+    means = means / unit_of(means)
     directions = means - means.mean(0)
     directions = directions / torch.linalg.vector_norm(directions, dim=1, keepdim=True)
     if len(means) < 2 or not directions.isfinite().all(): return float('nan')

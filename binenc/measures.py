@@ -16,7 +16,7 @@ from .errors import unknown
 
 # %% ../nbs/3_experiment/02_measures.ipynb #963a3d41
 EACH_SPLIT = ('predictions', 'latents', 'classes', 'codes', 'geometry', 'mixtures')
-AT_THE_END = ('errors', 'confidence', 'temperature', 'layer', 'decoding', 'attack')
+AT_THE_END = ('errors', 'confidence', 'temperature', 'detectors', 'rescaled', 'layer', 'decoding', 'attack')
 GROUPED = ('classes', 'codes', 'geometry')
 
 @dataclass(frozen=True)
@@ -138,6 +138,9 @@ _CODE = (
             better='larger'),
     Measure('confusion_distance', 'geometry:confusion_distance', 'decoding', 'code distance of confused classes'),
 )
+
+
+# %% ../nbs/3_experiment/02_measures.ipynb #ae2480d8
 _RELIABILITY = (
     Measure('mahalanobis_auroc', 'reliability:auroc', 'errors', 'Mahalanobis AUROC', better='larger'),
     Measure('test_misclassified', 'reliability:misclassified', 'errors', 'misclassified', better='smaller'),
@@ -156,6 +159,15 @@ _RELIABILITY = (
             better='smaller'),
     Measure('temperature_auroc', 'reliability:auroc', 'temperature', 'softmax AUROC, T = 1000', better='larger'),
     Measure('temperature_augrc', 'reliability:augrc', 'temperature', 'softmax AUGRC, T = 1000', better='smaller'),
+    Measure('shrunken_auroc', 'detectors:shrunken_auroc', 'detectors', 'shrunken Mahalanobis AUROC', better='larger'),
+    Measure('tied_auroc', 'detectors:tied_auroc', 'detectors', 'tied Mahalanobis AUROC', better='larger'),
+    Measure('relative_auroc', 'detectors:relative_auroc', 'detectors', 'relative Mahalanobis AUROC', better='larger'),
+    Measure('energy_auroc', 'detectors:energy_auroc', 'detectors', 'energy AUROC', better='larger'),
+    Measure('chosen_auroc', 'detectors:chosen_auroc', 'detectors', 'AUROC of the chosen detector', better='larger'),
+    Measure('chosen_augrc', 'detectors:chosen_augrc', 'detectors', 'AUGRC of the chosen detector', better='smaller'),
+    Measure('rescaled_ece', 'detectors:rescaled_ece', 'rescaled', 'ECE with a fitted scale', better='smaller'),
+    Measure('rescaled_loss', 'detectors:rescaled_loss', 'rescaled', 'test cross entropy with a fitted scale',
+            better='smaller'),
 )
 _ROBUSTNESS = (
     Measure('perturbation_score', 'robustness:mean_of_fooled', 'attack', 'perturbation score (fooled)',

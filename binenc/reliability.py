@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['FLOOR', 'TIE_BITS', 'ODIN_TEMPERATURE', 'CALIBRATION_BINS', 'Gaussian', 'fit_gaussian', 'gaussian_distance',
-           'ClassGaussians', 'fit_class_gaussians', 'mahalanobis_distance', 'error_auroc', 'ErrorScores', 'auroc',
-           'misclassified', 'mahalanobis_errors', 'mahalanobis_auroc', 'RiskCoverage', 'risk_coverage',
-           'selective_risk', 'augrc', 'aurc', 'risk_at_80', 'fpr_at_95', 'softmax_errors', 'ood_auroc',
+           'ClassGaussians', 'fit_class_gaussians', 'mahalanobis_distance', 'without_noise', 'error_auroc',
+           'ErrorScores', 'auroc', 'misclassified', 'mahalanobis_errors', 'mahalanobis_auroc', 'RiskCoverage',
+           'risk_coverage', 'selective_risk', 'augrc', 'aurc', 'risk_at_80', 'fpr_at_95', 'softmax_errors', 'ood_auroc',
            'calibration_error', 'adaptive_calibration_error']
 
 # %% ../nbs/2_measures/04_reliability.ipynb #0ef1dbd0
@@ -18,7 +18,9 @@ from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from .collapse import as_labels, as_latents, as_matrix, as_numbers
+from .inputs import (
+    as_flags, as_indices, as_labels, as_matrix, as_numbers, as_probabilities, as_scores, class_names, more_names,
+    scaled_latents)
 
 # %% ../nbs/2_measures/04_reliability.ipynb #5bc27b71
 @dataclass(frozen=True)
@@ -29,9 +31,10 @@ class Gaussian:
     width: Tensor # (r,) standard deviation along each axis
 
 def fit_gaussian(
-    z: Tensor, # (n, d) standardised samples, float64, n >= 1
+    z: Tensor | np.ndarray, # (n, d) standardised samples, n >= 1
 ) -> Gaussian:
     "Maximum-likelihood Gaussian (covariance divided by n). Axes along which the samples do not vary are left out."
+    z = as_matrix(z).double()
     mean = z.mean(0)
     # The triangular factor has the singular values of the samples, and at most d rows.
     triangle = torch.linalg.qr(z - mean, mode='r').R
@@ -47,16 +50,21 @@ TIE_BITS = 36 # of a distance that are kept: 11 decimal digits, where float32 la
 
 def gaussian_distance(
     gaussian: Gaussian, # in d nodes
-    z: Tensor, # (n, d) samples, standardised as in the fit, float64
+    z: Tensor | np.ndarray, # (n, d) samples, standardised as in the fit
     floor: float = FLOOR, # smallest standard deviation; 0: pseudo-inverse
 ) -> Tensor:
     "Mahalanobis distance (n,), in standard deviations. Off its axes the Gaussian is `floor` wide; 0 ignores that part."
+    z = as_numbers(z, 'latents').double()
+    _require_nodes(z, len(gaussian.mean))
     centred = z - gaussian.mean
     along = centred @ gaussian.axes.T
     squared = (along.square() / (gaussian.width.square() + floor ** 2)).sum(1)
     if floor: # subtracting vectors, not squared lengths, keeps an outside part of 1e-7
         squared = squared + (centred - along @ gaussian.axes).square().sum(1) / floor ** 2
     return squared.sqrt()
+
+def _require_nodes(z: Tensor, nodes: int) -> None:
+    if z.shape[1:] != (nodes,): raise ValueError(f'the Gaussians have {nodes} nodes, but z has shape {tuple(z.shape)}')
 
 # %% ../nbs/2_measures/04_reliability.ipynb #377ce7b9
 @dataclass(frozen=True)
@@ -65,56 +73,60 @@ class ClassGaussians:
     centre: Tensor # (d,) mean of each node over all train samples, float64
     scale: Tensor  # (d,) its standard deviation; inf for a constant node, which so drops out
     of_class: dict[int, Gaussian]
+    names: tuple[str, ...] | None = None # of the classes 0, 1, ...; None where labels are numbers
 
-def _checked(z: Tensor, *labels: Tensor) -> tuple[Tensor, ...]:
-    "Latents in double precision, and labels beside them; ValueError unless there is one integer per sample."
+def _checked(z: Tensor, *labels: Tensor, names: tuple[str, ...] | None = None) -> tuple[Tensor, ...]:
+    "Latents in double precision, and labels beside them; ValueError unless there is one integer or name per sample."
     z = as_matrix(z)
-    return z.double(), *(as_labels(y, z) for y in labels)
+    return z.double(), *(as_labels(y, z, names) for y in labels)
 
 def fit_class_gaussians(
-    z: Tensor, # (n, d) train latents
-    y: Tensor, # (n,) true classes, integers
-    pred: Tensor, # (n,) predicted classes, integers
+    z: Tensor | np.ndarray, # (n, d) train latents
+    y: Tensor | np.ndarray, # (n,) true classes, integers or names
+    pred: Tensor | np.ndarray, # (n,) predicted classes, as the true ones
 ) -> ClassGaussians:
     "Fit on all train samples that are classified correctly. ValueError for input that does not fit together."
-    z, y, pred = _checked(as_latents(z), y, pred)
+    (z, unit), names = scaled_latents(z), class_names(y, pred)
+    z, y, pred = _checked(z, y, pred, names=names)
     centre = z.mean(0)
     scale = torch.where(z.amax(0) > z.amin(0), (z - centre).square().mean(0).sqrt(), torch.inf)
     z = (z - centre) / scale
     correct = y[y == pred].unique().tolist()
-    return ClassGaussians(centre, scale, {c: fit_gaussian(z[(y == c) & (pred == c)]) for c in correct})
+    of_class = {c: fit_gaussian(z[(y == c) & (pred == c)]) for c in correct}
+    return ClassGaussians(centre * unit, scale * unit, of_class, names)
 
 # %% ../nbs/2_measures/04_reliability.ipynb #33e15add
 def mahalanobis_distance(
     gaussians: ClassGaussians, # fitted on train latents
-    z: Tensor, # (n, d) latents, not standardised
-    pred: Tensor, # (n,) the class whose Gaussian each sample is held against: the predicted one
+    z: Tensor | np.ndarray, # (n, d) latents, not standardised
+    pred: Tensor | np.ndarray, # (n,) the class whose Gaussian each sample is held against: the predicted one
     floor: float = FLOOR, # see `gaussian_distance`
 ) -> Tensor:
     "Distance (n,), float64, of each sample from its predicted class; inf if that class has no Gaussian."
-    z, pred = _checked(z, pred)
-    if z.shape[1] != len(gaussians.centre):
-        raise ValueError(f'the Gaussians have {len(gaussians.centre)} nodes, but z has shape {tuple(z.shape)}')
+    z, pred = _checked(z, pred, names=more_names(gaussians.names, pred))
+    _require_nodes(z, len(gaussians.centre))
     z = (z - gaussians.centre) / gaussians.scale
     distance = z.new_full((len(z),), torch.inf)
     for c, gaussian in gaussians.of_class.items():
         distance[pred == c] = gaussian_distance(gaussian, z[pred == c], floor)
-    return _without_noise(distance)
+    return without_noise(distance)
 
-def _without_noise(distance: Tensor) -> Tensor:
+def without_noise(
+    distance: Tensor, # (n,) float64
+) -> Tensor:
     "Distances without the digits that rounding decides, absolute 1e-9 and relative 1e-11: equal samples tie."
     mantissa, exponent = (distance * 1e9).round().div(1e9).frexp()
     return torch.where(distance.isfinite(), (mantissa * 2**TIE_BITS).round().ldexp(exponent - TIE_BITS), distance)
 
 # %% ../nbs/2_measures/04_reliability.ipynb #0be3a50d
 def error_auroc(
-    distance: Tensor, # (n,) larger means more suspicious; inf is allowed
-    wrong: Tensor, # (n,) bool, True for a misclassified sample
+    distance: Tensor | np.ndarray, # (n,) larger means more suspicious; inf is allowed
+    wrong: Tensor | np.ndarray, # (n,) bool, True for a misclassified sample
 ) -> float:
     """P(distance of a wrong sample > distance of a right one) + P(equal) / 2.
     NaN if all samples are right, all are wrong, or a distance is NaN."""
-    wrong = as_numbers(wrong, 'errors').cpu().numpy()
-    distance = as_numbers(distance, 'distances').double().cpu().numpy()
+    wrong = as_flags(wrong, 'errors').cpu().numpy()
+    distance = as_scores(distance, 'distances').double().cpu().numpy()
     if wrong.shape != distance.shape:
         raise ValueError(f'one distance per sample is needed, but their shapes are {distance.shape} and {wrong.shape}')
     if wrong.all() or not wrong.any() or np.isnan(distance).any(): return float('nan')
@@ -124,16 +136,31 @@ def error_auroc(
 @dataclass(frozen=True)
 class ErrorScores:
     "How suspicious each of m test samples is, and whether it is misclassified."
-    distance: Tensor # (m,) float64, from the predicted class; larger means more suspicious
-    wrong: Tensor    # (m,) bool
+    distance: Tensor     # (m,) float64, from the predicted class; larger means more suspicious
+    wrong: Tensor | None # (m,) bool; None where labels are not known
+
+    def __post_init__(self):
+        "Arrays, lists and narrower types become tensors."
+        object.__setattr__(self, 'distance', as_scores(self.distance, 'distances'))
+        if self.wrong is None: return
+        object.__setattr__(self, 'wrong', as_flags(self.wrong, 'errors').to(self.distance.device))
+        if self.wrong.shape != self.distance.shape:
+            raise ValueError('one distance per sample is needed, '
+                             f'but their shapes are {tuple(self.distance.shape)} and {tuple(self.wrong.shape)}')
+
+    @property
+    def mistakes(self) -> Tensor: # (m,) bool
+        "Whether each sample is misclassified; ValueError where labels are not known."
+        if self.wrong is None: raise ValueError('these scores have no labels, so nothing is known about mistakes')
+        return self.wrong
 
 def auroc(scores: ErrorScores) -> float:
     "AUROC of misclassified against correct samples by their distance, see `error_auroc`."
-    return error_auroc(scores.distance, scores.wrong)
+    return error_auroc(scores.distance, scores.mistakes)
 
 def misclassified(scores: ErrorScores) -> float:
     "Number of misclassified samples."
-    return float(scores.wrong.sum())
+    return float(scores.mistakes.sum())
 
 def mahalanobis_errors(
     z_train: Tensor, y_train: Tensor, pred_train: Tensor, # (n, d) latents, (n,) true and predicted classes
@@ -141,8 +168,9 @@ def mahalanobis_errors(
     floor: float = FLOOR, # see `gaussian_distance`
 ) -> ErrorScores:
     "Mahalanobis distance of each test sample from its predicted class. ValueError for shapes that do not match."
-    distance = mahalanobis_distance(fit_class_gaussians(z_train, y_train, pred_train), z_test, pred_test, floor)
-    _, y_test, pred_test = _checked(z_test, y_test, pred_test)
+    gaussians = fit_class_gaussians(z_train, y_train, pred_train)
+    distance = mahalanobis_distance(gaussians, z_test, pred_test, floor)
+    _, y_test, pred_test = _checked(z_test, y_test, pred_test, names=more_names(gaussians.names, y_test, pred_test))
     return ErrorScores(distance, y_test != pred_test)
 
 def mahalanobis_auroc(
@@ -171,7 +199,7 @@ class RiskCoverage:
 
 def risk_coverage(scores: ErrorScores) -> RiskCoverage:
     "Accept the samples from the least suspicious on; those of equal distance together."
-    distance, wrong = scores.distance.cpu().numpy(), scores.wrong.cpu().numpy()
+    distance, wrong = scores.distance.cpu().numpy(), scores.mistakes.cpu().numpy()
     _, step, sizes = np.unique(distance, return_inverse=True, return_counts=True)
     mistakes = np.bincount(step, wrong) if not np.isnan(distance).any() else np.full(len(sizes), np.nan)
     shares = (np.r_[0, counts.cumsum() / len(wrong)] for counts in (sizes, mistakes))
@@ -181,7 +209,9 @@ def selective_risk(
     curve: RiskCoverage,
     coverage: np.ndarray | float, # above 0, at most 1
 ) -> np.ndarray | float:
-    "Share of mistakes among the samples that are accepted at this coverage."
+    "Share of mistakes among the samples that are accepted at this coverage. ValueError for one that is not a share."
+    coverage = as_numbers(coverage, 'coverages').double().cpu().numpy()[()]
+    if not np.all((coverage > 0) & (coverage <= 1)): raise ValueError('a coverage is a share, above 0 and at most 1')
     return np.interp(coverage, curve.coverage, curve.risk) / coverage
 
 # %% ../nbs/2_measures/04_reliability.ipynb #307ae6ce
@@ -202,7 +232,7 @@ def risk_at_80(scores: ErrorScores) -> float:
 def fpr_at_95(scores: ErrorScores) -> float:
     """Share of the mistakes that are accepted at the smallest threshold that accepts 95% of the right samples.
     NaN if all samples are right, all are wrong, or a distance is NaN."""
-    is_wrong = scores.wrong.bool()
+    is_wrong = scores.mistakes
     right, wrong = scores.distance[~is_wrong].sort().values, scores.distance[is_wrong]
     if len(right) == 0 or len(wrong) == 0 or scores.distance.isnan().any(): return float('nan')
     threshold = right[-(-95 * len(right) // 100) - 1] # whole numbers: 0.95 is not a float
@@ -212,15 +242,16 @@ def fpr_at_95(scores: ErrorScores) -> float:
 ODIN_TEMPERATURE = 1000.
 
 def softmax_errors(
-    logits: Tensor, # (m, K), K >= 2
-    y: Tensor, # (m,) true classes, integers
+    logits: Tensor | np.ndarray, # (m, K), K >= 2
+    y: Tensor | np.ndarray | None = None, # (m,) true classes, integers; None for images without labels
     temperature: float = 1., # that the logits are divided by
 ) -> ErrorScores:
     "Log odds against the predicted class after a softmax, and whether it is wrong. NaN where a logit is."
-    logits = as_matrix(logits).double() / temperature
+    logits = as_matrix(logits, 'logits').double() / temperature
     pred = logits.argmax(1, keepdim=True)
     others = logits.scatter(1, pred, -torch.inf).logsumexp(1)
-    return ErrorScores(others - logits.gather(1, pred).squeeze(1), pred.squeeze(1) != as_labels(y, logits))
+    wrong = None if y is None else pred.squeeze(1) != as_indices(y, logits, logits.shape[1])
+    return ErrorScores(others - logits.gather(1, pred).squeeze(1), wrong)
 
 # %% ../nbs/2_measures/04_reliability.ipynb #9db60663
 def ood_auroc(
@@ -229,31 +260,31 @@ def ood_auroc(
 ) -> float:
     "P(an image from outside is more suspicious than one from inside) + P(equal) / 2. NaN if a distance is."
     elsewhere = torch.arange(len(inside.distance) + len(outside.distance)) >= len(inside.distance)
-    return error_auroc(torch.cat([inside.distance, outside.distance]), elsewhere)
+    return error_auroc(torch.cat([inside.distance.cpu(), outside.distance.cpu()]), elsewhere)
 
 # %% ../nbs/2_measures/04_reliability.ipynb #eb599e1a
 CALIBRATION_BINS = 15
 
 def _of_equal_shape(confidence: Tensor, right: Tensor) -> tuple[np.ndarray, np.ndarray]: # float64, bool
-    confidence = as_numbers(confidence, 'confidences').double().cpu().numpy()
-    right = as_numbers(right, 'what is right').bool().cpu().numpy()
+    confidence = as_probabilities(confidence).double().cpu().numpy()
+    right = as_flags(right, 'what is right').cpu().numpy()
     if confidence.shape != right.shape:
         raise ValueError(f'shapes of confidence and right differ: {confidence.shape} and {right.shape}')
     return confidence, right
 
 def calibration_error(
-    confidence: Tensor, # (m,) probability of the predicted class, 0 to 1
-    right: Tensor, # (m,) bool
+    confidence: Tensor | np.ndarray, # (m,) probability of the predicted class, 0 to 1
+    right: Tensor | np.ndarray, # (m,) bool: whether that class is the true one
 ) -> float:
     "Expected calibration error, 15 bins of equal width, each including its upper edge. NaN if a confidence is."
     confidence, right = _of_equal_shape(confidence, right)
     if np.isnan(confidence).any(): return float('nan')
-    place = np.ceil(confidence * CALIBRATION_BINS).astype(int).clip(1)
+    place = np.ceil(confidence * CALIBRATION_BINS).astype(int).clip(1, CALIBRATION_BINS)
     return float(np.abs(np.bincount(place, right - confidence)).sum() / len(right))
 
 def adaptive_calibration_error(
-    confidence: Tensor, # (m,) probability of the predicted class, 0 to 1
-    right: Tensor, # (m,) bool
+    confidence: Tensor | np.ndarray, # (m,) probability of the predicted class, 0 to 1
+    right: Tensor | np.ndarray, # (m,) bool: whether that class is the true one
 ) -> float:
     "Expected calibration error, 15 bins of equal counts up to one sample. NaN if a confidence is."
     confidence, right = _of_equal_shape(confidence, right)

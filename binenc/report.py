@@ -236,14 +236,14 @@ ATTACKED = 60 # images that DeepFool attacks to find those that are fooled most 
 
 def image_section(results: StoredResults, data_dir: str | Path = 'datasets') -> str:
     "Images off their code, the least typical ones, and those that are fooled most easily."
-    from binenc.datasets import FOLDER, dataset_info
+    from binenc.datasets import FILE, FOLDER, dataset_info
     [e] = results.experiments
     run = _run_with_weights(results, e)
     if run is None: return paragraph('No weights of a selected run of a compressed model are stored.')
     if not dataset_info(run.dataset).place(Path(data_dir)):
         return paragraph(f'The images of {run.dataset} are not here: ' + (
             'make the report in the directory in which the sweep was started, or give the folder with --data.'
-            if run.dataset.startswith(FOLDER) else f'run "binenc data {run.dataset}", then the report again.'))
+            if run.dataset.startswith((FOLDER, FILE)) else f'run "binenc data {run.dataset}", then the report again.'))
     from binenc.restored import load_run
     from binenc.training import prepare
     prepare(run) # in fp32, also on a GPU

@@ -41,7 +41,7 @@ class Run(_Identified):
     "One training run, fully described. Raises `UserError` for a value that cannot be trained with."
     # what
     experiment: str = 'scratch'   # the folder of results that it belongs to; not part of its id
-    dataset: str = 'digits'       # a name in DATASETS, or folder:PATH with train/ and test/, one folder per class
+    dataset: str = 'digits'       # a name in DATASETS, or for your own images folder:PATH, file:PATH.csv or .npz
     model: str = 'bin_enc'        # a name in ARMS
     backbone: str = 'mlp'         # a name in BACKBONES
     width: int = 32               # channels of the first stage, or hidden units / 4 (mlp); ResNet-18/34/50 are 64 wide
@@ -74,6 +74,7 @@ class Run(_Identified):
     scale: float = 64.            # ArcFace, NormFace: the largest logit
     margin: float = 0.5           # ArcFace: angle added to the true class's, in radians, once it has grown
     # data
+    image_size: int | None = None # images are scaled and cropped to squares of so many pixels; None: as they are
     val_fraction: float = 0.0     # share of the training images held out for selection, stratified
     train_images: int | None = None # train on this many images only, stratified; None: all
     imbalance: float = 1.         # train images of the first class over those of the last; falls exponentially between
@@ -130,6 +131,7 @@ RULES = { # (test, what is wanted in words)
     **{name: (lambda v: v > 0, 'a positive number')
        for name in ('gamma_factor', 'gamma_factor_late', 'gamma_knee', 'lr_factor', 'scale')},
     **{name: (lambda v: v >= 0, 'a number of at least 0') for name in ('lr_end', 'term_weight')},
+    'image_size': (lambda v: 1 <= v <= 4096, 'a whole number from 1 to 4096, or none'),
     'imbalance': (lambda v: v >= 1, 'a number of at least 1'),
     'dropout': (lambda v: 0 <= v < 1, 'a number from 0 to below 1'),
     'margin': (lambda v: 0 <= v <= math.pi / 2, 'an angle from 0 to pi/2'),

@@ -466,7 +466,7 @@ def train(
         record_start(folder, device_name(device), about_images(splits))
         log, loaders = Log(folder, say), make_loaders(run, splits, device)
         training = new_training(run, splits['train'].images.shape[1:], len(splits['train'].classes), device)
-        for note in few_vertices(training):
+        for note in (*splits['train'].notes, *few_vertices(training)):
             print(f'note: {note}', flush=True)
         return finish(training, loaders, log, fit(training, loaders, log))
     finally:

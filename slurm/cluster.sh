@@ -5,10 +5,11 @@
 # module load python/3.11 cuda
 # source ~/envs/binenc/bin/activate
 
-# What a training run asks for. Flags after -- on the command line of submit.sh win over these.
+# What a training run asks for. Flags after -- on the command line of submit.sh win over these. A run is told three
+# minutes before its time is over to save a checkpoint; if an epoch takes longer, add --signal=B:USR1@900 (seconds).
 BINENC_TRAIN_FLAGS="--gres=gpu:1 --time=04:00:00"
 
-# What the job that draws the figures asks for; it needs no GPU.
+# What the job that draws the figures asks for; it needs no GPU. Of the flags after --, it takes only account and mail.
 BINENC_FIGURES_FLAGS="--time=01:00:00"
 
 # Partition or account, if your cluster wants one, for both:

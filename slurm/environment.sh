@@ -1,4 +1,5 @@
 # Sourced by submit.sh and the batch scripts, in the repository: the cluster's settings, and the command `binenc`.
+set +eu # in cluster.sh, a command may fail and a variable may not be set: modules and conda need that
 source slurm/cluster.sh
 if ! command -v binenc > /dev/null && [ -x .venv/bin/binenc ]; then PATH="$PWD/.venv/bin:$PATH"; fi
 if ! command -v binenc > /dev/null; then
@@ -7,4 +8,4 @@ if ! command -v binenc > /dev/null; then
     echo "'pip install --no-index --find-links wheels .'" >&2
     exit 1
 fi
-export BINENC_TRAIN_FLAGS BINENC_FIGURES_FLAGS BINENC_SCRATCH
+export BINENC_REPO=$PWD BINENC_TRAIN_FLAGS BINENC_FIGURES_FLAGS BINENC_SCRATCH

@@ -5,7 +5,6 @@
 # Relative folders mean those of the caller; jobs run in the repository.
 caller=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
-export BINENC_REPO=$PWD
 source slurm/environment.sh
 cd "$caller" || exit 1
 exec binenc submit "$@"

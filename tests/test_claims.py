@@ -13,7 +13,7 @@ from binenc.claims import CLAIMS, METHOD, OTHERS, claims_bytes, claims_markdown,
 from binenc.errors import UserError
 from binenc.experiment import EXPERIMENTS, expand
 from binenc.files import check_stored, write_json, write_stored
-from binenc.statistics import CONTRADICTED, SUPPORTED, UNDECIDED
+from binenc.statistics import CONTRADICTED, EQUIVALENT, SUPPORTED, UNDECIDED
 from binenc.store import ATTACKS, ROW, keep_experiment, run_folder
 from helpers import REPO
 
@@ -31,6 +31,8 @@ NO_EFFECT = {  # column -> mean of every arm, deviation, which sign is better
     'train_distinct_codes': (8, 1, 1),
     'mahalanobis_auroc': (0.8, 0.01, 1),
     'mahalanobis_augrc': (0.02, 0.001, -1),
+    'chosen_auroc': (0.9, 0.01, 1),
+    'chosen_augrc': (0.01, 0.001, -1),
     'perturbation_score': (0.1, 0.01, 1),
     'test_accuracy': (0.9, 0.003, 1),
 }
@@ -65,7 +67,7 @@ def attacked(folder, gain):
     for run_id, model in zip(selected.id, selected.model, strict=True):
         least = 0.2 + 0.01 * (gain * (model == METHOD) + rng.normal())
         for image in range(3):
-            found = {'deepfool': least + image, 'transfer': 9.0}
+            found = {'deepfool': least * (1 + image), 'transfer': 9.0}
             rows += [(run_id, image, 1, 1, name, found.get(name, np.inf), 0.0, 0.0, 'abc') for name in ATTACKS]
     table = pd.DataFrame(rows, columns=['id', *ROW])
     write_stored(folder / 'made-up', {'attacks.csv': table.to_csv(index=False).encode()})
@@ -80,10 +82,15 @@ def verdicts_of(report):
 
 
 def test_no_effect_is_undecided(tmp_path):
-    """Nothing differs: nothing is claimed, and each comparison names its comparator."""
+    """Nothing differs: nothing is claimed but that the accuracies, which vary little, are equivalent, and each
+    comparison names its comparator. An undecided claim says what would decide it."""
     make_up(tmp_path)
     report = report_of(tmp_path)
+    accurate = report['claims'].pop('accurate')
+    assert accurate['verdict'] == EQUIVALENT and accurate['other_bounds'] == {'0.5': UNDECIDED, '2': EQUIVALENT}
     assert set(verdicts_of(report).values()) == {UNDECIDED}
+    assert all(claim['to_decide'] > 5 for claim in report['claims'].values())
+    report['claims']['accurate'] = accurate
     named = [c['with'] for c in report['claims']['accurate']['parts'][0]['comparisons']]
     assert named == list(OTHERS) == ['lin_pen', 'nonlin_pen', 'no_pen']
 
@@ -106,6 +113,29 @@ def test_deepfool_alone_does_not_support_robustness(tmp_path):
     assert claim['verdict'] == UNDECIDED and claim['parts'][0]['measure'] == 'perturbation_score'
     assert all(c['p'] < 0.05 for c in claim['parts'][0]['comparisons'])
     assert 'DeepFool alone' in claim['parts'][0]['note']
+
+
+def test_families_pairs_and_both_groupings(tmp_path):
+    """Replicates that share no split are compared by Welch's test. Claims about test images stand beside those about
+    training images. Holm's correction is for four claims about the classifier, though one of them is not measured."""
+
+    def change(run, numbers):
+        numbers['test_same_encoding_fraction_true'] = numbers['train_same_encoding_fraction'] - 0.2
+        numbers['test_vertex_cosine_true'] = numbers['train_vertex_cosine']
+
+    make_up(tmp_path / 'paired', 15, change)
+    make_up(tmp_path / 'welch', 15, change, e=planned(val_fraction=0.0, selection='train'))
+    claims = {folder: report_of(tmp_path / folder)['claims'] for folder in ('paired', 'welch')}
+    tests = {
+        name: {c['test'] for c in each['accurate']['parts'][0]['comparisons']} for name, each in claims.items()
+    }
+    assert tests == {'paired': {'paired t'}, 'welch': {'Welch'}}
+    vertices = claims['paired']['vertices']
+    assert vertices['verdict'] == SUPPORTED and vertices['on_test']['verdict'] == CONTRADICTED
+    family = [c for c in claims['paired'].values() if c['family'] == 'classifier']
+    assert len(family) == 4 and claims['paired']['accurate']['on_test'] is None
+    measured = [c for c in family if not math.isnan(c['p'])]
+    assert len(measured) == 3 and min(c['p_holm'] for c in measured) == pytest.approx(4 * min(c['p'] for c in measured))
 
 
 def augrc(accuracy, auroc):

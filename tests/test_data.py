@@ -82,8 +82,8 @@ def test_decoded_images_are_refreshed(tmp_path):
 def test_decoded_images_that_are_damaged_are_made_again(tmp_path):
     """What was kept is a convenience: a broken file of it costs nothing."""
     write_folder(tmp_path / 'pets', (6, 6))
-    before = load_data('folder:pets', tmp_path).images
-    (kept,) = (tmp_path / '.decoded').glob('pets-train-*.npy')
+    before = load_data('folder:pets', tmp_path).images.clone()  # the file is about to be cut
+    (kept,) = (tmp_path / '.decoded').glob('pets-*.npy')
     whole = kept.read_bytes()
     for content in b'', whole[:-10], b'nonsense':
         kept.write_bytes(content)
@@ -99,7 +99,7 @@ def test_two_processes_load_a_folder_at_a_time(tmp_path):
         process.join(60)
     assert [process.exitcode for process in processes] == [0, 0, 0]
     (kept,) = (tmp_path / '.decoded').glob('*.npy')
-    assert torch.equal(torch.from_numpy(np.load(kept)), load_data('folder:pets', tmp_path).images)
+    assert torch.equal(torch.from_numpy(np.load(kept))[:400], load_data('folder:pets', tmp_path).images)
     assert not list((tmp_path / '.decoded').glob('*.part'))
 
 
@@ -136,6 +136,9 @@ def test_idx(tmp_path):
         gzip.compress(b''),
         gzip.compress(idx(array)[:-1]),
         gzip.compress(idx(array)[:6]),
+        gzip.compress(gzip.compress(idx(array))),
+        b'<!DOCTYPE html><html><body>404 Not Found</body></html>',
+        idx(array)[:9],
     ):
         path.write_bytes(content)
         with pytest.raises(UserError, match='x-idx3-ubyte.gz is damaged .*fetch it again'):
@@ -173,9 +176,38 @@ def test_mnist_through_torchvision(tmp_path):
             torch.equal(loaded.images, torch.from_numpy(images)[:, None]) and loaded.labels.tolist() == labels.tolist()
         )
         assert loaded.labels.dtype == torch.int64 and loaded.classes[3] == '3 - three'
-    (tmp_path / 'MNIST' / 'raw' / 'train-images-idx3-ubyte').write_bytes(idx(images)[:-100])
-    with pytest.raises(UserError, match='mnist is not in'):
+
+
+@pytest.mark.parametrize('part', ['images-idx3', 'labels-idx1'])
+@pytest.mark.parametrize('spoil, said', [
+    (lambda raw: raw[:-100], 'is damaged'), (lambda raw: b'', 'is damaged'),
+    (lambda raw: gzip.compress(gzip.compress(raw)), 'is damaged'), (lambda raw: b'<html>404</html>', 'is damaged'),
+    (lambda raw: raw[:7] + bytes([raw[7] - 1]) + raw[8:], 'is damaged|labels'), (lambda raw: idx(DRAW.integers(
+        0, 9, (2, 2), np.uint8)), 'holds 2 axes')], ids=['cut', 'empty', 'gzipped twice', 'HTML', 'short', 'axes'])
+def test_damaged_mnist(tmp_path, part, spoil, said):
+    """One sentence with the name of the file, whatever is in it."""
+    write_mnist(tmp_path, DRAW.integers(0, 256, (12, 28, 28), np.uint8), np.arange(12) % 10)
+    file = tmp_path / 'MNIST' / 'raw' / f'train-{part}-ubyte'
+    file.write_bytes(spoil(file.read_bytes()))
+    with pytest.raises(UserError, match=f'{file.name} ({said})') as error:
         load_data('mnist', tmp_path)
+    assert '\n' not in str(error.value)
+
+
+def test_labels_of_another_number(tmp_path, monkeypatch):
+    """Refused when they are read, with both numbers and the place; labels that are no class too."""
+    images = DRAW.integers(0, 256, (12, 28, 28), np.uint8)
+    write_mnist(tmp_path, images, np.arange(11) % 10)
+    with pytest.raises(UserError, match='train-images.* there are 12 images but 11 labels'):
+        load_data('mnist', tmp_path)
+    shutil.rmtree(tmp_path / 'MNIST')
+    write_mnist(tmp_path, images, np.arange(12))
+    with pytest.raises(UserError, match='train-images.* labels are from 0 to 11, but there are 10 classes'):
+        load_data('mnist', tmp_path)
+    monkeypatch.setattr('torchvision.datasets.cifar.check_integrity', lambda path, md5=None: True)
+    write_cifar(tmp_path, DRAW.integers(0, 256, (4, 3, 32, 32), np.uint8), np.array([3, 1, 4]))
+    with pytest.raises(UserError, match='cifar10 in .* there are 20 images but 15 labels'):
+        load_data('cifar10', tmp_path)
 
 
 def test_cifar_through_torchvision(tmp_path, monkeypatch):

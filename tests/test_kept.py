@@ -9,7 +9,7 @@ import pytest
 
 from binenc.commands import wait_for_others
 from binenc.errors import UserError
-from binenc.execute import failed, pending, states
+from binenc.execute import pending, states
 from binenc.experiment import expand
 from binenc.files import NEXT_SUMS, SUMS, check_stored, digest, read_csv, read_stored, settle, write_bytes, write_stored
 from binenc.measures import largest_difference
@@ -29,13 +29,11 @@ def clone(tmp_path):
 
 
 def test_a_failed_measurement_unfinishes_no_run(clone):
-    """A folder that only a measurement made, also one that failed, does not make a finished run unfinished."""
+    """A folder that only a measurement made does not make a finished run unfinished."""
     run = expand(stored_experiment('demo', clone))[0]
     folder = run_folder(run, clone)
     folder.path.mkdir(parents=True)
     assert states([run], clone) == [('finished', '')] and not pending([run], clone)
-    failed(folder, folder / 'measure-1.ipynb', 'the data are missing')
-    assert states([run], clone) == [('finished', '')]
     (folder / 'progress.json').write_text('{}')  # a training began: the run is to be repeated
     assert pending([run], clone) == [run]
 

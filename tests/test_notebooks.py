@@ -116,49 +116,6 @@ def test_chapter_is_committed_executed(path):
     assert any(pictures) or path.name in WITHOUT_PICTURE, 'no picture'
 
 
-PROGRAM = """
-from pathlib import Path
-import nbformat
-from binenc import execute
-cells = [nbformat.v4.new_code_cell('number = 0', metadata={'tags': ['parameters']})]
-cells += [nbformat.v4.new_code_cell(text) for text in TEXTS]
-kernel = {'name': 'python3', 'display_name': 'Python 3', 'language': 'python'}
-nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={'kernelspec': kernel}), 'tiny.ipynb')
-execute.notebook_path = lambda name: Path(name)
-execute.execute_notebook('tiny.ipynb', Path('out.ipynb'), {'number': 7})
-print('printed', nbformat.read('out.ipynb', 4).cells[-1].outputs[0].text)
-"""
-PRINT = 'print(number)'
-# the message that a cell has ended comes later than nbclient waits for it
-STAND_STILL = """
-import time
-kernel, publish = get_ipython().kernel, get_ipython().kernel._publish_status
-def publish_late(status, *words, **options):
-    time.sleep(5 if status == 'idle' else 0)
-    kernel._publish_status = publish
-    publish(status, *words, **options)
-kernel._publish_status = publish_late
-"""
-
-
-def ended(folder, *texts):
-    """A program that executes a notebook of these cells, ended."""
-    (folder / 'program.py').write_text(PROGRAM.replace('TEXTS', repr(texts)))
-    command = [sys.executable, 'program.py']
-    return subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=300)
-
-
-def test_a_program_without_a_guard_executes_notebooks(tmp_path):
-    """Kernels are forked without importing the program again, so that it needs no `if __name__ == '__main__'`."""
-    done = ended(tmp_path, PRINT)
-    assert done.stdout.split() == ['printed', '7'], done.stderr
-
-
-def test_a_machine_may_stand_still_for_seconds(tmp_path):
-    """nbclient would give up a notebook whose kernel says four seconds late that a cell has ended."""
-    done = ended(tmp_path, STAND_STILL, PRINT)
-    assert done.stdout.split() == ['printed', '7'], done.stderr
-
 
 # each in two halves, so that these lines do not find themselves
 HOSTS = ('index-', 'url'), ('extra-', 'index'), (r'https?://[^/\s"]+', '@'), (r'\bpypi', r'\.'), ('artif', 'actory')
@@ -228,7 +185,7 @@ def test_library_imports_what_it_requires():
     assert not {name: packages & DEVELOPMENT for name, packages in modules.items() if packages & DEVELOPMENT}
     called = {'scikit-learn': 'sklearn'}
     required = {called.get(name, name) for name in re.findall(r'(?:^|\s)([\w-]+)', SETTINGS['DEFAULT']['requirements'])}
-    comes_with = {'PIL': 'torchvision', 'traitlets': 'nbclient', 'IPython': 'ipykernel', 'jupyter_client': 'nbclient'}
+    comes_with = {'PIL': 'torchvision', 'traitlets': 'ipykernel', 'IPython': 'ipykernel'}
     comes_with |= {'mlxtend': 'torchvision'} # an extra
     for name, packages in modules.items():
         others = {comes_with.get(package, package) for package in packages} - set(sys.stdlib_module_names) - {'binenc'}

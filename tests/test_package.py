@@ -1,10 +1,12 @@
 """The package can be built, installed and used without the repository."""
 
 import json
+import re
 import subprocess
 import sys
 import tarfile
 import zipfile
+from email.parser import Parser
 
 import pytest
 
@@ -57,3 +59,47 @@ def test_installed_wheel_trains_and_draws(built, tmp_path):
            '--set', 'experiment=mine', '--jobs', '1', *small, cwd=tmp_path, **path)
     assert (tmp_path / 'results/mine/experiment.json').exists()
     assert 'finished' in python('-m', 'binenc', 'status', 'mine', cwd=tmp_path, **path)
+
+
+def test_wheel_needs_the_core_alone(built):
+    """What `pip install binenc` brings, what an old torch is not replaced by, and what type checkers look for."""
+    with zipfile.ZipFile(built) as wheel:
+        names = wheel.namelist()
+        [metadata] = [name for name in names if name.endswith('.dist-info/METADATA')]
+        metadata = Parser().parsestr(wheel.read(metadata).decode())
+    needed = [line for line in metadata.get_all('Requires-Dist') if 'extra ==' not in line]
+    assert {re.match('[a-z-]+', line)[0] for line in needed} == {'torch', 'numpy', 'scipy', 'scikit-learn'}
+    assert 'torch>=2.2.1' in needed
+    assert any(line.startswith('papermill;') and 'extra == "lab"' in line for line in metadata.get_all('Requires-Dist'))
+    assert 'binenc/py.typed' in names
+    assert metadata.get_all('Project-URL') == ['Paper, https://arxiv.org/abs/2310.08224']
+    assert 'Typing :: Typed' in metadata.get_all('Classifier')
+
+
+def test_names_at_the_top_are_lazy():
+    """All of them are there and listed; `import binenc` imports nothing."""
+    code = """
+import sys
+import binenc
+assert 'torch' not in sys.modules and not [name for name in sys.modules if name.startswith('binenc.')]
+from binenc import BinaryEncodingHead, GammaSchedule, attach, class_codes, compression_loss, keep_latents, latents
+assert set(binenc.__all__) <= set(dir(binenc))
+assert all(getattr(binenc, name).__name__ == name for name in binenc.__all__)
+import binenc.attacking
+from binenc import attacking
+try:
+    binenc.atach
+except AttributeError as error:
+    print(error)
+"""
+    assert python('-c', code, cwd=REPO) == "module 'binenc' has no attribute 'atach'\n"
+
+
+@pytest.mark.parametrize('missing', ['typer', 'filelock'])
+def test_command_without_the_laboratory(missing):
+    """One sentence, and an exit code that is not zero."""
+    code = f'import sys; sys.modules[{missing!r}] = None; from binenc.__main__ import main; main()'
+    done = subprocess.run([sys.executable, '-c', code], cwd=REPO, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == (f'binenc: {missing} is not installed, and the command needs the laboratory: '
+                           'pip install "binenc[lab]"\n')

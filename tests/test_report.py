@@ -10,6 +10,7 @@ import pytest
 
 from binenc import report
 from binenc.errors import UserError
+from binenc.execute import make_report
 from browser import measured, needs_browser
 from helpers import BINENC, environment
 
@@ -73,7 +74,7 @@ def test_every_section_and_the_same_bytes_again(page, results):
     """Sections in the notebook's order; a second report of the same results is the same page."""
     headings = re.findall('<h2 id="[^"]*">(.*?)</h2>', page)
     assert headings[0] == 'The code emerges' and {'Claims', 'Figures', 'Images', 'Attacks', 'Checklist'} < set(headings)
-    assert report.make_report('demo', results).read_text() == page
+    assert make_report('demo', results).read_text() == page
 
 
 def test_what_is_missing_is_said(tmp_path):
@@ -81,7 +82,7 @@ def test_what_is_missing_is_said(tmp_path):
     for name in 'experiment.json', 'runs.csv', 'selected.csv', 'history.csv.gz':
         (tmp_path / 'demo').mkdir(exist_ok=True)
         shutil.copy(RESULTS / 'demo' / name, tmp_path / 'demo')
-    page = report.make_report('demo', tmp_path).read_text()
+    page = make_report('demo', tmp_path).read_text()
     for sentence in (
         'No figure has been drawn yet: run "binenc figures demo"',
         'No snapshots are stored here',
@@ -104,4 +105,4 @@ def test_one_part_that_fails_is_said(monkeypatch):
 
 def test_unknown_experiment(tmp_path):
     with pytest.raises(UserError, match='nothing has no results in .*: run "binenc sweep nothing" first'):
-        report.make_report('nothing', tmp_path)
+        make_report('nothing', tmp_path)

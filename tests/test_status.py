@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from binenc.experiment import EXPERIMENTS, expand, parse_settings
-from binenc.slurm import plans_folder
+from binenc.slurm import plans_folder, write_plan
 from binenc.store import run_folder
 from helpers import TINY, environment, in_process, settings, train_slowly, wait_for
 
@@ -49,10 +49,10 @@ def test_watching_while_the_scheduler_is_away(copy, command, monkeypatch, tmp_pa
     """It says so each time, and goes on until there is an answer."""
     clients, asked = tmp_path / 'clients', tmp_path / 'asked'
     clients.mkdir()
-    for name in 'squeue', 'sbatch', 'scancel', 'sacct':
+    for name in 'squeue', 'sbatch', 'scancel':
         (clients / name).write_text(SQUEUE.format(asked=asked))
         (clients / name).chmod(0o755)
-    plans_folder('tiny', copy / 'results').mkdir(parents=True)
+    write_plan([], plans_folder('tiny', copy / 'results'))
     monkeypatch.setenv('PATH', str(clients), prepend=':')
     done = command('status', 'tiny', '--watch', 1, cwd=copy)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -82,3 +82,15 @@ def test_signals_before_anything_began(number, module, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60)
     assert done.returncode in (130, -number) and 'Traceback' not in done.stderr, done.stdout + done.stderr
     assert not list(tmp_path.rglob('.*.????????')) and not list(tmp_path.rglob('metrics.json'))
+
+
+@pytest.mark.parametrize('words, minutes', [
+    (('sweep', 'demo', *settings(**{**ONE, 'epochs': 100_000, 'gamma_factor': 1.0})), 0.2),
+    (('measure', 'tiny', '--again'), 0.001),
+    (('attack', 'tiny', '--again'), 0.001),
+])
+def test_when_the_minutes_are_over(words, minutes, binenc, copy):
+    """The command ends as by Ctrl-C."""
+    done = binenc(*words, '--minutes', minutes, cwd=copy)
+    assert done.returncode == 130 and 'Traceback' not in done.stderr, done.stdout + done.stderr
+    assert words[0] != 'sweep' or 'the same command continues' in done.stdout

@@ -1,9 +1,11 @@
-"""What would be submitted: golden text, large plans, and machines without SLURM. Nothing here needs SLURM."""
+"""What is submitted and what SLURM's answers mean: golden text, large plans, and commands of SLURM that are scripts
+here and answer as other people's clusters do. Nothing here needs SLURM."""
 
 import os
+import re
 import resource
 import shlex
-import signal
+import shutil
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +13,23 @@ from types import SimpleNamespace
 
 import pytest
 
-from binenc import locks
+from binenc import locks, slurm
 from binenc.errors import UserError
-from binenc.experiment import EXPERIMENTS
+from binenc.experiment import EXPERIMENTS, expand
 from binenc.files import write_json
 from binenc.locks import job_exists
 from binenc.run import Run
-from binenc.slurm import Submission, array_command, run_task, scheduler, send_all, write_plan
+from binenc.slurm import (
+    Submission,
+    array_command,
+    plan_record,
+    plans_folder,
+    record_plan,
+    recorded,
+    run_task,
+    scheduler,
+    write_plan,
+)
 from binenc.store import keep_experiment, record_start, run_folder
 from helpers import BINENC, REPO, TINY, settings
 
@@ -33,17 +45,17 @@ PAPER = Submission(
 )
 CASES = {
     'the paper': PAPER,
-    'settings, flags, runs side by side': replace(
+    'flags, runs side by side with four threads each': replace(
         PAPER,
         runs=10,
         runs_per_task=4,
+        threads=4,
         max_parallel=2,
-        settings=('epochs=5', 'lr=0.001,0.002'),
-        flags=('--partition=long', '-A', 'me', '--gres=gpu:a100:1', '--time=10', '--mail-type=END'),
+        flags=('--partition=long', '-A', 'me', '--gres=gpu:a100:1', '--time=10', '--nodelist=alpha', '--mail-type=END'),
     ),
     'more than an array holds': replace(PAPER, runs=2500, max_array_size=1001),
     'more than an array holds, 20 at a time': replace(PAPER, runs=2500, max_array_size=1001, max_parallel=20),
-    'long epochs': replace(PAPER, epoch_seconds=900.0),
+    'a per cent sign in the folder': replace(PAPER, results_dir=Path('/home/me/100%A')),
 }
 
 
@@ -55,7 +67,7 @@ def text(submission):
         commands.append(shlex.join(command))
         return str(99 + len(commands))
 
-    send_all(submission, send)
+    slurm._send(submission, [], send, {}.update)
     return '\n'.join(commands)
 
 
@@ -145,37 +157,78 @@ def test_user_flags_come_last(flags):
     assert options[len(options) - len(flags) :] == flags
 
 
-def test_task_of_a_cancelled_plan(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def planned(tmp_path):
+    """Makes a submitted plan of runs; returns it."""
+
+    def plan(*runs, **values):
+        path = write_plan(list(runs), plans_folder(runs[0].experiment, tmp_path / 'results'))
+        places = {'results_dir': str(tmp_path / 'results'), 'data_dir': str(tmp_path), 'plan': str(path)}
+        record_plan(path, experiment=runs[0].experiment, **places, **values)
+        return path
+
+    return plan
+
+
+def test_task_of_a_cancelled_plan(planned, monkeypatch, capsys, tmp_path):
     """A task that had not begun when its plan was cancelled computes nothing and does not return to the queue."""
     monkeypatch.setattr('binenc.slurm.scheduler', lambda *words: pytest.fail(f'asked for {words}'))
-    plan = write_plan([Run(**TINY)], tmp_path / 'plans')
-    plan.with_suffix('.cancelled').touch()
-    assert run_task(plan, 0, 1, tmp_path / 'results', tmp_path) == 1
-    assert 'was cancelled' in capsys.readouterr().out and not (tmp_path / 'results').exists()
+    assert run_task(planned(Run(**TINY), cancelled=True), 0) == 1
+    assert 'was cancelled' in capsys.readouterr().out and not list(tmp_path.rglob('job.json'))
 
 
-def test_a_task_that_never_gets_through_an_epoch(tmp_path, monkeypatch, capsys):
-    """It returns to the queue nine times, and then says why it does not; an epoch in between starts the count anew."""
-    run, requeued = Run(**TINY), []
-    plan = write_plan([run], tmp_path / 'plans')
+@pytest.fixture
+def as_job(monkeypatch):
+    """This process seems to be a job, and what it asks SLURM for is kept."""
+    asked = []
     monkeypatch.setenv('SLURM_JOB_ID', '7')
-    monkeypatch.setattr('binenc.slurm.scheduler', lambda *words: requeued.append(words))
-    monkeypatch.setattr('binenc.slurm.ignore_signals', lambda: None)
-    monkeypatch.setattr('binenc.slurm._compute', lambda *_: SimpleNamespace(received=signal.SIGUSR1))
-    folder = run_folder(run, tmp_path)
+    monkeypatch.setattr('binenc.slurm.scheduler', lambda *words: asked.append(words))
+    monkeypatch.setattr('binenc.slurm.signal.signal', lambda *_: None)
+    return asked
+
+
+def test_a_task_that_never_gets_through_an_epoch(planned, as_job, monkeypatch, capsys, tmp_path):
+    """It returns to the queue nine times, and then says why it does not; an epoch in between starts the count anew."""
+    run = Run(**TINY)
+    plan, folder = planned(run), run_folder(run, tmp_path / 'results')
+    monkeypatch.setattr('binenc.slurm.Sweep', lambda *_, **__: lambda: SimpleNamespace(outcome={}))
     record_start(folder, 'cpu')
     for n in range(12):
         write_json(folder / 'progress.json', {'epoch': int(n > 1)})
-        code = run_task(plan, 0, 1, tmp_path, tmp_path)
-        assert (code, len(requeued)) == ((0, n + 1) if n < 11 else (1, 11)), n
-    assert requeued[0] == ('scontrol', 'requeue', '7') and 'longer time limit' in capsys.readouterr().out
+        code = run_task(plan, 0)
+        assert (code, len(as_job)) == ((0, n + 1) if n < 11 else (1, 11)), n
+    assert as_job[0] == ('scontrol', 'requeue', '7') and 'longer time limit' in capsys.readouterr().out
+
+
+def test_a_run_folder_that_cannot_be_written(planned, as_job, capsys, tmp_path):
+    """Its run fails; the other of the same task is computed, and the task does not come back for the first."""
+    bad, good = Run(**TINY, replicate=1), Run(**TINY)
+    run_folder(bad, tmp_path / 'results').path.parent.mkdir(parents=True)
+    run_folder(bad, tmp_path / 'results').path.write_text('a file where a folder should be')
+    assert run_task(planned(bad, good, runs_per_task=2), 0) == 1
+    said = capsys.readouterr().out
+    assert run_folder(good, tmp_path / 'results').finished and f'{bad.id}: failed' in said, said
+    assert not as_job
+
+
+def test_a_task_that_may_not_be_requeued(planned, as_job, monkeypatch, capsys):
+    """It says that the job that draws goes on with its runs."""
+
+    def refuse(*words):
+        raise UserError('scontrol refused: Requested operation is presently disabled')
+
+    monkeypatch.setattr('binenc.slurm.scheduler', refuse)
+    monkeypatch.setattr('binenc.slurm.Sweep', lambda *_, **__: lambda: SimpleNamespace(outcome={}))
+    assert run_task(planned(Run(**TINY)), 0) == 0
+    said = capsys.readouterr().out
+    assert 'asks to go back' in said and 'presently disabled' in said and 'the job that draws submits' in said
 
 
 def test_figures_after_every_run_failed(tmp_path, monkeypatch, capsys):
     """Nothing can be drawn: the job says so by failing, and still lists the runs."""
     from binenc import commands
 
-    monkeypatch.setattr('binenc.slurm.submit_again', lambda e, s: [])
+    monkeypatch.setattr('binenc.commands.submit_again', lambda e, s: [])
     e = EXPERIMENTS['demo'].override(model='bin_enc', replicate=0, experiment='lost')
     keep_experiment(e, tmp_path)
     with pytest.raises(UserError, match='no run has finished'):
@@ -207,6 +260,263 @@ def test_one_question_for_all_runs(tmp_path, monkeypatch):
     assert len(asked.read_text().splitlines()) == 1
     assert [job_exists(job) for job in ('9', '10', '9')] == [True, False, True]
     assert len(asked.read_text().splitlines()) == 4
+
+
+# Other people's clusters: each command of SLURM is a script that answers as it is told and notes what it was asked
+
+ONE = dict(model='bin_enc', replicate='0,1', lr='1e-3', **TINY)
+RUNS = expand(EXPERIMENTS['demo'].override(**{**TINY, 'model': 'bin_enc', 'replicate': [0, 1], 'lr': [1e-3]}))
+
+
+@pytest.fixture
+def slurm_says(tmp_path, monkeypatch):
+    """Sets what SLURM's commands do, in the shell's words; returns a function that tells what they were asked."""
+    asked = tmp_path / 'asked'
+    asked.touch()
+    (tmp_path / 'bin').mkdir()
+    monkeypatch.setenv('PATH', str(tmp_path / 'bin'), prepend=':')
+    monkeypatch.setenv('BINENC_REPO', str(REPO))
+    for name in 'SLURM_CLUSTERS', 'SBATCH_CLUSTERS':
+        monkeypatch.delenv(name, raising=False)
+
+    def answer(**scripts):
+        for name in ('sbatch', 'squeue', 'scancel', 'scontrol'):
+            script = tmp_path / 'bin' / name
+            script.write_text(f'#!/bin/sh\necho "{name} $*" >> {asked}\n{scripts.get(name, "")}\n')
+            script.chmod(0o755)
+        return lambda name: [line for line in asked.read_text().splitlines() if line.startswith(name)]
+
+    answer()
+    return answer
+
+
+ARRAY = 'case "$*" in *--array*) {} ;; *) {} ;; esac'
+
+
+def in_queue(plan, state='PENDING', reason='Priority', tasks='0 1', job=86):
+    """squeue's lines of a plan's tasks, in the shell's words."""
+    return f'for i in {tasks}; do echo "binenc|{job}|$i|{state}|{reason}|{plan}:0"; done'
+
+
+def submit(command, tmp_path, *words, **values):
+    return command('submit', 'demo', *settings(**{**ONE, **values}), *words, cwd=tmp_path)
+
+
+def only_plan(tmp_path):
+    (plan,) = plans_folder('demo', tmp_path / 'results').glob('*.jsonl')
+    return plan
+
+
+@pytest.mark.parametrize('variable', [None, 'SBATCH_CLUSTERS', 'SLURM_CLUSTERS'])
+def test_another_cluster(slurm_says, command, monkeypatch, tmp_path, variable):
+    """It is kept with the jobs: everything else asks there, and the figures go there too."""
+    asked = slurm_says(sbatch=ARRAY.format('echo "86;far"', 'echo "87;far"'))
+    if variable:
+        monkeypatch.setenv(variable, 'far')
+    done = submit(command, tmp_path, *([] if variable else ['--', '-M', 'far']))
+    assert done.returncode == 0 and 'job 86;far' in done.stdout, done.stdout + done.stderr
+    array, figures = asked('sbatch')
+    assert '-M far' in array and '--dependency=afterany:86 ' in figures and '-M far' in figures
+    plan = only_plan(tmp_path)
+    asked = slurm_says(squeue=f'case "$*" in *"-M far"*) echo "CLUSTER: far"; {in_queue(plan)} ;; esac')
+    assert 'queued             2' in command('status', 'demo', cwd=tmp_path).stdout
+    assert 'nothing to submit' in submit(command, tmp_path).stdout
+    assert 'cancelled 86;far' in command('cancel', 'demo', cwd=tmp_path).stdout
+    assert asked('scancel') == ['scancel -M far 86']
+
+
+BANNERS = 'echo "*** Welcome to Cluster 7 | maintenance | on 2026-12-01 ***"; echo; echo 12 users; '
+
+
+def test_banners_on_standard_output(slurm_says, command, tmp_path):
+    """The lines that are an answer are found among others, which are shown."""
+    slurm_says(sbatch=BANNERS + ARRAY.format('echo 86', 'echo 87'), squeue=BANNERS)
+    done = submit(command, tmp_path)
+    assert done.returncode == 0 and '(job 86)' in done.stdout and 'Cluster 7' in done.stderr, done.stdout + done.stderr
+    plan = only_plan(tmp_path)
+    slurm_says(squeue=BANNERS + in_queue(plan))
+    assert 'queued             2' in command('status', 'demo', cwd=tmp_path).stdout
+    assert 'cancelled 86' in command('cancel', 'demo', cwd=tmp_path).stdout
+
+
+@pytest.mark.parametrize('answer', ['true', 'echo 86; echo 3', 'echo Submitted batch job 86', 'exec sleep 9'])
+def test_an_answer_that_is_not_clear(slurm_says, command, monkeypatch, tmp_path, answer):
+    """What may have been queued is looked for and cancelled: nothing is left."""
+    monkeypatch.setattr('binenc.slurm.PATIENCE', 1)
+    plan = f'$(ls {tmp_path}/results/demo/plans/*.jsonl)'
+    asked = slurm_says(sbatch=answer, squeue=in_queue(plan))
+    monkeypatch.setattr('binenc.slurm.queued', lambda *_: {})
+    done = submit(command, tmp_path)
+    assert done.returncode == 1 and 'Nothing is submitted' in done.stderr, done.stdout + done.stderr
+    assert asked('scancel') == ['scancel 86'] and not list(plans_folder('demo', tmp_path / 'results').iterdir())
+
+
+def test_what_cannot_be_taken_back_is_kept_for_cancel(slurm_says, command, monkeypatch, tmp_path):
+    """A controller that goes away in the middle."""
+    slurm_says(sbatch=ARRAY.format('echo 86', 'exit 1'), scancel='echo "Unable to contact slurm controller"; exit 1')
+    done = submit(command, tmp_path)
+    assert done.returncode == 1 and 'repeat "binenc cancel demo"' in done.stderr, done.stderr
+    asked = slurm_says(squeue=in_queue(only_plan(tmp_path)))
+    assert 'cancelled 86' in command('cancel', 'demo', cwd=tmp_path).stdout and asked('scancel')[-1] == 'scancel 86'
+
+
+@pytest.mark.parametrize('limit', ['QOSMaxSubmitJobPerUserLimit', 'AssocMaxSubmitJobLimit'])
+def test_a_limit_on_submissions(slurm_says, command, tmp_path, limit):
+    """As many tasks as SLURM takes are submitted, and the job that draws submits the rest."""
+    few = f'case "$*" in *--array=0-[01]" "*) echo 86 ;; *) echo "sbatch: error: {limit}" >&2; exit 1 ;; esac'
+    asked = slurm_says(sbatch=ARRAY.format(few, 'echo 87'))
+    done = submit(command, tmp_path, replicate='0,1,2,3,4')
+    assert done.returncode == 0 and '2 tasks are tried' in done.stdout, done.stdout + done.stderr
+    plan = only_plan(tmp_path)
+    assert plan_record(plan)['jobs'] == {'86': [0, 2]} and len(plan.read_text().splitlines()) == 5
+    shown = command('status', 'demo', cwd=tmp_path).stdout
+    assert 'not submitted      5' in shown, shown
+    again = slurm.submit_again(EXPERIMENTS['demo'].override(
+        **{**TINY, 'model': 'bin_enc', 'replicate': [0, 1, 2, 3, 4], 'lr': [1e-3]}), recorded(plan))
+    assert again == ['86', '87'] and '--array=0-0 ' in asked('sbatch')[-2] # one of three
+
+
+@pytest.mark.parametrize('said', [
+    'QOSMaxSubmitJobPerUserLimit', 'Slurm temporarily unable to accept job, sleeping and retrying',
+    'Slurm job queue full, sleeping and retrying'])
+def test_a_queue_that_is_full(slurm_says, command, monkeypatch, tmp_path, said):
+    """SLURM's own words, and how to go on, also where sbatch does not end."""
+    monkeypatch.setattr('binenc.slurm.PATIENCE', 1)
+    slurm_says(sbatch=f'echo "sbatch: error: {said}" >&2; {"exec sleep 9" if "sleeping" in said else "exit 1"}')
+    done = submit(command, tmp_path)
+    assert done.returncode == 1 and said in done.stderr and '--runs-per-task N' in done.stderr, done.stderr
+    assert 'Nothing is submitted' in done.stderr
+
+
+def test_flags_for_training_are_not_for_the_figures(slurm_says, command, monkeypatch, tmp_path):
+    """They choose nodes; BINENC_FIGURES_FLAGS wins there."""
+    asked = slurm_says(sbatch=ARRAY.format('echo 86', 'echo 87'))
+    monkeypatch.setenv('BINENC_FIGURES_FLAGS', '--account=drawers --partition=cpu')
+    submit(command, tmp_path, '--', '--partition=high', '-w', 'alpha', '-Cgpu80', '--qos=long', '--account', 'me')
+    array, figures = asked('sbatch')
+    assert all(word in array for word in ('--partition=high', '-w alpha', '-Cgpu80', '--qos=long'))
+    assert not any(word in figures for word in ('high', 'alpha', 'gpu80', 'long'))
+    assert figures.index('--account me') < figures.index('--account=drawers') and '--partition=cpu' in figures
+
+
+@pytest.mark.parametrize('state, reason, shown', [
+    ('PENDING', 'Priority', 'queued .* job 86_0 .Priority.$'),
+    ('PENDING', 'DependencyNeverSatisfied', 'queued .*what it waits for has failed'),
+    ('PENDING', 'QOSMaxWallDurationPerJobLimit', 'queued .*shorter --time'),
+    ('PENDING', 'PartitionTimeLimit', 'queued .*shorter --time'),
+    ('PENDING', 'QOSMaxGRESPerJob', 'queued .*fewer CPUs, GPUs'),
+    ('PENDING', 'JobHeldUser', 'queued .*scontrol release'),
+    ('PENDING', 'JobHeldAdmin', 'queued .*ask them'),
+    ('SUSPENDED', 'None', 'suspended .* job 86_0$'),
+    ('RUNNING', 'None', 'starting .* job 86_0$'),
+    ('CONFIGURING', 'None', 'starting .* job 86_0$'),
+])
+def test_what_status_says_of_a_job(slurm_says, command, planned, tmp_path, state, reason, shown):
+    """squeue's reason, in words where it is not a matter of waiting; one question to SLURM."""
+    keep_experiment(EXPERIMENTS['demo'], tmp_path / 'results')
+    asked = slurm_says(squeue=in_queue(planned(*RUNS), state, reason))
+    said = command('status', 'demo', *settings(**ONE), cwd=tmp_path).stdout
+    assert re.search(shown, said.replace('\n', ' $ ').replace(' $ ', ' ', 2).split(' $ ')[0]), said
+    assert len(asked('squeue')) == 1
+
+
+def test_a_suspended_run_is_not_running(slurm_says, command, planned, monkeypatch, tmp_path):
+    """Its lock is there, and its old rate means nothing."""
+    monkeypatch.setattr('binenc.commands.states', lambda runs, _: [('running', '')] * len(runs))
+    keep_experiment(EXPERIMENTS['demo'], tmp_path / 'results')
+    slurm_says(squeue=in_queue(planned(*RUNS), 'SUSPENDED', 'None'))
+    said = command('status', 'demo', *settings(**ONE), cwd=tmp_path).stdout
+    assert 'suspended          2' in said and 'running' not in said
+
+
+@pytest.mark.parametrize('last', ['slurm/cluster.sh: line 5: module: command not found', 'srun: cannot find GPU'])
+def test_tasks_that_died_before_a_run_began(slurm_says, command, planned, tmp_path, last):
+    """They are shown with the log's last line; the job that draws submits them again where others did begin."""
+    keep_experiment(EXPERIMENTS['demo'], tmp_path / 'results')
+    plan = planned(*RUNS, jobs={'179': [0, 2]})
+    logs = tmp_path / 'results' / 'demo' / 'logs'
+    logs.mkdir()
+    (logs / '179_0.out').write_text(f'hello\n{last}\n')
+    words = *settings(**ONE), '--failed'
+    said = command('status', 'demo', *words, cwd=tmp_path).stdout
+    assert f'{RUNS[0].id}: submitted as job 179_0, ended before it began: see' in said
+    assert last in said and 'logs/179_0.out' in said and RUNS[1].id not in said
+    slurm_says(sbatch=ARRAY.format('echo 180', 'echo 181'))
+    s = recorded(plan)
+    assert slurm.submit_again(EXPERIMENTS['demo'], s) == [] # none began: it would be no better
+    write_json(run_folder(RUNS[1], s.results_dir) / 'job.json', {'job': '179_1', 'starts': 1, 'log': ''})
+    assert slurm.to_continue(RUNS, s.results_dir) == RUNS
+
+
+def test_as_many_rounds_as_make_progress(slurm_says, planned, tmp_path, capsys):
+    """A run is given up when ten starts in a row, in however many jobs, completed no epoch, and that is said."""
+    from binenc.commands import failed_lines
+
+    plan = planned(RUNS[0], jobs={'5': [0, 1]})
+    s, folder = recorded(plan), run_folder(RUNS[0], tmp_path / 'results')
+    for start in range(30):
+        write_json(folder / 'job.json', {'job': '5_0', 'starts': start, 'log': '', 'epoch': start, 'in_vain': 0})
+        write_json(folder / 'progress.json', {'epoch': start + 1})
+        assert slurm.to_continue(RUNS[:1], s.results_dir) == RUNS[:1]
+    write_json(folder / 'job.json', {'job': '5_0', 'starts': 30, 'log': '', 'epoch': 40, 'in_vain': 9})
+    assert slurm.to_continue(RUNS[:1], s.results_dir) == []
+    [said] = failed_lines([(RUNS[0], 'interrupted', '')], s.results_dir)
+    assert 'given up after 10 starts' in said
+
+
+def test_out_of_memory_says_what_to_ask_for(slurm_says, planned, tmp_path):
+    from binenc.commands import failed_lines
+
+    planned(RUNS[0], jobs={'5': [0, 1]})
+    log, results = tmp_path / '5_0.out', tmp_path / 'results'
+    log.write_text('task starts: 5_0\nslurmstepd: error: Detected 1 oom_kill event in StepId=5.batch.')
+    write_json(run_folder(RUNS[0], results) / 'job.json', {'job': '5_0', 'starts': 1, 'log': str(log)})
+    [said] = failed_lines([(RUNS[0], 'interrupted', '')], results)
+    assert 'OUT_OF_MEMORY' in said and '--mem-per-cpu' in said and str(log) in said
+
+
+@pytest.mark.parametrize('broken', ['squeue', 'scancel'])
+def test_cancel_while_the_controller_is_down(slurm_says, command, planned, tmp_path, broken):
+    """Both is done, or neither: jobs cancelled and plan marked. Status uses the word."""
+    keep_experiment(EXPERIMENTS['demo'], tmp_path / 'results')
+    plan = planned(*RUNS, jobs={'86': [0, 2]})
+    down = 'echo "Unable to contact slurm controller" >&2; exit 1'
+    slurm_says(**{'squeue': in_queue(plan)} | {broken: down})
+    done = command('cancel', 'demo', cwd=tmp_path)
+    assert done.returncode == 1 and 'Unable to contact' in done.stderr and not plan_record(plan).get('cancelled')
+    slurm_says(squeue=in_queue(plan))
+    assert command('cancel', 'demo', cwd=tmp_path).returncode == 0 and plan_record(plan)['cancelled']
+    slurm_says()
+    assert 'CANCELLED' in command('status', 'demo', *settings(**ONE), cwd=tmp_path).stdout
+
+
+def test_a_relative_image_folder(slurm_says, command, tmp_path):
+    """Jobs run in the repository: what they would not find is refused, with the name that they would."""
+    for name in 'train/a', 'train/b', 'test/a', 'test/b':
+        (tmp_path / 'pictures' / name).mkdir(parents=True)
+    asked = slurm_says(sbatch=ARRAY.format('echo 86', 'echo 87'))
+    done = submit(command, tmp_path, dataset='folder:pictures')
+    assert done.returncode == 1 and f'dataset=folder:{tmp_path}/pictures' in done.stderr, done.stdout + done.stderr
+    assert not asked('sbatch')
+    done = submit(command, tmp_path, dataset=f'folder:{tmp_path}/pictures')
+    assert done.returncode == 0 and len(asked('sbatch')) == 2, done.stdout + done.stderr
+
+
+def test_processors_of_a_task(slurm_says, command, tmp_path):
+    """Two runs side by side with four threads each."""
+    asked = slurm_says(sbatch=ARRAY.format('echo 86', 'echo 87'))
+    submit(command, tmp_path, '--runs-per-task', 2, threads=4)
+    assert '--cpus-per-task=8 ' in asked('sbatch')[0]
+
+
+@pytest.mark.parametrize('script', ['submit.sh', 'measure.sbatch'])
+def test_lines_of_cluster_sh_may_fail(tmp_path, script):
+    """As conda's activation does: unset variables, a command that fails, in a shell that would end for it."""
+    shutil.copytree(REPO / 'slurm', tmp_path / 'slurm')
+    with (tmp_path / 'slurm' / 'cluster.sh').open('a') as file:
+        file.write('[ -n "$NOT_SET" ] && module load cuda\nfalse\n')
+    done = elsewhere('bash', '-eu', f'slurm/{script}', 'nothing', cwd=tmp_path)
+    assert 'unknown experiment' in done.stderr, done.stderr
 
 
 if __name__ == '__main__':
