@@ -17,8 +17,8 @@ FENCE = re.compile(r'^```(\w*)\n(.*?)^```$', re.M | re.S)
 PAGES = [path for path in sorted((REPO / 'nbs' / '5_findings').glob('*.ipynb')) if not path.stem[0].isdigit()]
 # Digits in prose that are no results: names, versions, counts of what a sentence lists.
 NAMES = re.compile(r'CIFAR-10|version \d|(?i:figure|tables?) \d(?: to \d)?|5% level|NC1|`[^`]*`|\]\([^)]*\)')
-COMMANDS = [line.partition('#')[0].strip() for kind, text in FENCE.findall(README) if kind == 'bash'
-            for line in text.splitlines()]
+COMMANDS = [*(line.partition('#')[0].strip() for kind, text in FENCE.findall(README) if kind == 'bash'
+              for line in text.splitlines()), *re.findall(r'`(binenc [^`]*)`', README)]
 
 
 def test_it_is_what_the_index_renders():
