@@ -1,14 +1,19 @@
-"""Checks that the chapters print what is committed: python .ci/check_outputs.py [notebook ...]. Exits with 1 if not.
+"""Checks that the chapters print what is committed: python .ci/check_outputs.py [--all] [notebook ...].
 
-Executes the chapters, two at a time, without writing them, and compares the text of every cell's outputs. Pictures are
-not compared. A cell whose output varies (a time, a path, a list of all measures) says so with `#| varies` on its first
-line, and is skipped.
+Executes, two at a time and without writing them, the chapters whose text, or the text of a module that they import,
+has changed since their outputs were last compared; with --all, every chapter. Compares the text of every cell's
+outputs; pictures are not compared. A cell whose output varies (a time, a path, a list of all measures) says so with
+`#| varies` on its first line, and is skipped. What agrees is noted in .ci/outputs.json. Exits with 1 if outputs differ.
 """
+import ast
 import difflib
+import hashlib
+import json
 import os
 import re
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -16,6 +21,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 REPO = Path(__file__).parents[1]
+NOTED = REPO / '.ci' / 'outputs.json'
 PAGES = [REPO / 'nbs' / '5_findings' / f'{name}.ipynb' for name in ('ablation', 'edges')]
 CHAPTERS = [*sorted(REPO.glob('nbs/*/[0-9][0-9]_*.ipynb')), *PAGES]
 LINES_SHOWN = 12
@@ -74,19 +80,63 @@ def check(path):
         return [f'fails\n{error}']
 
 
-def main(paths):
+# What a chapter's outputs depend on
+
+@cache
+def closure(module):
+    """The modules of the library that a module's text names, however indirectly, and itself."""
+    seen, waiting = set(), [module]
+    while waiting:
+        path = REPO / 'binenc' / f'{waiting.pop()}.py'
+        if path.stem not in seen and path.exists():
+            seen.add(path.stem)
+            waiting += named(path.read_text(encoding='utf-8'))
+    return frozenset(seen)
+
+
+def named(code):
+    """The modules of the library that Python code imports."""
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or '').split('.')[0] == 'binenc'):
+            module = (node.module or '').removeprefix('binenc').lstrip('.')
+            yield from [module] if module else [alias.name for alias in node.names]
+
+
+def state(path):
+    """A digest of a notebook's committed text and outputs, and of every module that it uses."""
+    cells = [(cell.source, cell_text(cell)) if cell.cell_type == 'code' else (cell.source,)
+             for cell in nbformat.read(path, 4).cells]
+    used = {name for name in re.findall(r'binenc\.(\w+)', json.dumps(cells))}
+    modules = sorted({each for name in used for each in closure(name)})
+    texts = [(REPO / 'binenc' / f'{name}.py').read_text(encoding='utf-8') for name in modules]
+    plain = [re.sub(r'^# %% .*$', '', text, flags=re.M) for text in texts]  # where a cell lies is no matter
+    return hashlib.sha256(json.dumps([cells, plain]).encode()).hexdigest()[:16]
+
+
+def name_of(path):
+    """How a notebook is called in the notes."""
+    return path.resolve().relative_to(REPO / 'nbs').as_posix()
+
+
+def main(paths, everything=False):
     """Prints every difference; returns how many there are."""
+    noted = json.loads(NOTED.read_text(encoding='utf-8')) if NOTED.exists() else {}
+    todo = [path for path in paths if everything or noted.get(name_of(path)) != state(path)]
     count = 0
     with ProcessPoolExecutor(2) as pool:
-        for path, found in zip(paths, pool.map(check, paths)):
+        for path, found in zip(todo, pool.map(check, todo)):
             count += len(found)
             for difference in found:
-                print(f'{path.name}: {difference}', flush=True)
-    print(f'{len(paths)} chapters executed, {count} outputs differ')
+                print(f'{name_of(path)}: {difference}', flush=True)
+            if not found:
+                noted[name_of(path)] = state(path)
+    NOTED.write_text(json.dumps(noted, indent=1, sort_keys=True) + '\n', encoding='utf-8')
+    print(f'{len(todo)} of {len(paths)} chapters executed, {count} outputs differ')
     if count:
         print('run `make notebooks`, look at what changed, and commit it')
     return count
 
 
 if __name__ == '__main__':
-    sys.exit(bool(main([Path(word) for word in sys.argv[1:]] or CHAPTERS)))
+    words = [word for word in sys.argv[1:] if word != '--all']
+    sys.exit(bool(main([Path(word) for word in words] or CHAPTERS, '--all' in sys.argv)))

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['STATES', 'TRAIN', 'COPIES', 'DRAWS', 'TRAINS', 'HUGE_PAGES', 'DEAD', 'NO_MEMORY', 'IGNORED', 'TRAINING', 'LOOK',
-           'FIGURES', 'run_state', 'states', 'pending', 'notebook_path', 'check_parameters', 'Stream', 'new_shell',
-           'run_cells', 'engine', 'warm_up', 'Killed', 'Apart', 'device_here', 'failure_reason', 'execute_notebook',
-           'Stage', 'measuring', 'attacking', 'next_notebook', 'Attempt', 'failed', 'died', 'Watcher', 'Sweep',
-           'default_jobs', 'draw_figures', 'make_report']
+           'FIGURES', 'run_state', 'states', 'pending', 'notebook_path', 'check_parameters', 'new_shell', 'run_cells',
+           'engine', 'warm_up', 'Killed', 'Apart', 'device_here', 'failure_reason', 'execute_notebook', 'Stage',
+           'measuring', 'attacking', 'next_notebook', 'Attempt', 'failed', 'died', 'Watcher', 'Sweep', 'default_jobs',
+           'draw_figures', 'make_report']
 
 # %% ../nbs/6_running/01_execute.ipynb #imports0
 import multiprocessing
@@ -98,55 +98,11 @@ def check_parameters(name: str, parameters: Iterable[str]) -> None:
 TRAIN = '4_training/train.ipynb'
 
 # %% ../nbs/6_running/01_execute.ipynb #3416225b
-class Stream:
-    "A text file whose content becomes a cell's output."
-    encoding, errors = 'utf-8', 'replace'
-
-    def __init__(self, name: str, outputs: list):
-        self.name, self.outputs = name, outputs
-
-    def write(self, text: str) -> int:
-        from nbformat.v4 import new_output
-        last = self.outputs[-1] if self.outputs else None
-        if last and last.output_type == 'stream' and last.name == self.name:
-            last.text += text
-        else:
-            self.outputs.append(new_output('stream', name=self.name, text=text))
-        return len(text)
-
-    def writable(self) -> bool: return True
-
-    def isatty(self) -> bool: return False
-
-    def flush(self) -> None:
-        pass
-
-# %% ../nbs/6_running/01_execute.ipynb #df80edcf
-def new_shell(outputs: list): # -> an IPython shell
-    "A shell that appends what a cell shows and raises to `outputs`, in the format of notebooks."
-    from IPython.core.displayhook import DisplayHook
-    from IPython.core.displaypub import DisplayPublisher
+def new_shell(errors: list): # -> an IPython shell
+    "A shell that appends what a cell raises to `errors`, in the format of notebooks; `SystemExit` is no error."
     from IPython.core.interactiveshell import InteractiveShell
     from nbformat.v4 import new_output
     from traitlets.config import Config
-
-    class Hook(DisplayHook):
-        def start_displayhook(self):
-            pass
-
-        def write_output_prompt(self):
-            pass # no `Out[1]:`
-
-        def finish_displayhook(self):
-            pass
-
-        def write_format_data(self, format_dict, md_dict=None):
-            outputs.append(new_output('execute_result', format_dict, metadata=md_dict or {},
-                                      execution_count=self.shell.execution_count))
-
-    class Publisher(DisplayPublisher):
-        def publish(self, data, metadata=None, **_):
-            outputs.append(new_output('display_data', data, metadata=metadata or {}))
 
     class Shell(InteractiveShell):
         def enable_gui(self, gui=None):
@@ -154,35 +110,33 @@ def new_shell(outputs: list): # -> an IPython shell
 
         def _showtraceback(self, etype, evalue, stb):
             if etype is not SystemExit:
-                outputs.append(new_output('error', ename=etype.__name__, evalue=str(evalue), traceback=list(stb)))
+                errors.append(new_output('error', ename=etype.__name__, evalue=str(evalue), traceback=list(stb)))
 
     InteractiveShell.clear_instance()
-    shell = Shell.instance(displayhook_class=Hook, display_pub_class=Publisher, config=Config(
+    shell = Shell.instance(config=Config(
         {'HistoryManager': {'enabled': False}, 'InteractiveShell': {'colors': 'nocolor'}}))
     shell.enable_matplotlib('inline')
     return shell
 
-# %% ../nbs/6_running/01_execute.ipynb #e972a890
 def run_cells(nb_man, *_, **__) -> None:
     "Execute a notebook's code cells in this process, up to the first that fails or exits; papermill's engine."
-    outputs = []
-    shell = new_shell(outputs)
-    before, streams = (sys.stdout, sys.stderr), (Stream('stdout', outputs), Stream('stderr', outputs))
-    code = [(i, cell) for i, cell in enumerate(nb_man.nb.cells) if cell.cell_type == 'code']
-    for i, cell in code:
+    from IPython.utils.capture import capture_output
+    from nbformat.v4 import new_output
+    errors = []
+    shell = new_shell(errors)
+    for i, cell in [(i, cell) for i, cell in enumerate(nb_man.nb.cells) if cell.cell_type == 'code']:
         nb_man.cell_start(cell, i)
-        sys.stdout, sys.stderr = streams
-        try:
+        with capture_output() as said:
             result = shell.run_cell(cell.source, store_history=True)
-        finally:
-            sys.stdout, sys.stderr = before
-        cell.outputs, cell.execution_count = [*outputs], shell.execution_count - 1
-        outputs.clear()
-        error = result.error_before_exec or result.error_in_exec
-        if error and not isinstance(error, SystemExit):
-            nb_man.cell_exception(cell, i, exception=error)
+        printed = {'stdout': said.stdout, 'stderr': said.stderr}
+        cell.outputs = [new_output('stream', name=name, text=text) for name, text in printed.items() if text]
+        cell.outputs += [new_output('display_data', shown.data, metadata=shown.metadata) for shown in said.outputs]
+        cell.outputs += errors
+        cell.execution_count = shell.execution_count - 1
+        if errors:
+            nb_man.cell_exception(cell, i, exception=result.error_in_exec)
         nb_man.cell_complete(cell, i)
-        if error: return
+        if not result.success: return
 
 @cache
 def engine() -> str:

@@ -90,6 +90,7 @@ class DeepFoolResult:
                 'fooled', as_flags(self.fooled, 'fooled').to(r.device)):
             object.__setattr__(self, name, value)
 
+# %% ../nbs/2_measures/06_robustness.ipynb #fe41d43a
 def require_evaluation(model: Callable) -> None:
     "ValueError in training mode, where batch norm would make each image's class depend on the other images."
     if isinstance(model, nn.Module) and any(m.training for m in model.modules()):

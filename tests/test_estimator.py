@@ -21,7 +21,7 @@ X_TRAIN, X_TEST, Y_TRAIN, Y_TEST = train_test_split(X, Y, random_state=0)
 
 @pytest.fixture(scope='module')
 def fitted():
-    return BinaryEncodingClassifier(random_state=0).fit(X_TRAIN, Y_TRAIN)
+    return BinaryEncodingClassifier(random_state=1).fit(X_TRAIN, Y_TRAIN)
 
 
 def test_scikit_learn_finds_nothing_to_say():
@@ -34,9 +34,9 @@ def test_scikit_learn_finds_nothing_to_say():
 
 
 def test_digits(fitted):
-    """Ten codes, most samples on theirs, and mistakes among the least reliable."""
+    """Ten codes, nearly all samples on theirs, and mistakes among the least reliable."""
     assert fitted.score(X_TEST, Y_TEST) > 0.94
-    assert fitted.codes_.distinct == 10 and fitted.codes_.share.mean() > 0.9
+    assert fitted.codes_.distinct == 10 and fitted.codes_.share.mean() > 0.95
     bits = fitted.transform(X_TEST)
     assert bits.shape == (len(X_TEST), 4) and bits.dtype == np.uint8 and set(bits.flat) == {0, 1}
     assert np.array_equal(bits, fitted.latents(X_TEST) > 0)
@@ -56,7 +56,7 @@ def test_one_random_state_one_network(fitted):
     first = few.fit(X_TRAIN, Y_TRAIN).latents(X_TEST)
     assert torch.rand(2).equal(expected)
     assert np.array_equal(clone(few).fit(X_TRAIN, Y_TRAIN).latents(X_TEST), first)
-    assert not np.array_equal(clone(few).set_params(random_state=1).fit(X_TRAIN, Y_TRAIN).latents(X_TEST), first)
+    assert not np.array_equal(clone(few).set_params(random_state=2).fit(X_TRAIN, Y_TRAIN).latents(X_TEST), first)
     assert np.array_equal(pickle.loads(pickle.dumps(few)).latents(X_TEST), first)
 
 
