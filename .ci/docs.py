@@ -23,7 +23,7 @@ from binenc.store import stored_names
 
 REPO = Path(__file__).parents[1]
 PARTS = {  # of the book -> notebooks below nbs/
-    'Notebooks to run': ['demo', 'explore', 'own_data'],
+    'Notebooks to run': ['demo', 'explore', 'own_data', 'extend'],
     'The layer': '1_layer/*',
     'Measures': '2_measures/*',
     'An experiment': '3_experiment/*',
@@ -111,6 +111,8 @@ def write_chapter(path, target):
     notebook.cells = [cell for cell in notebook.cells if not re.match(r'#\| *(hide|default_exp)', cell.source)]
     notebook.metadata['language_info'] = {'name': 'python', 'pygments_lexer': 'ipython3'}
     for cell in notebook.cells:
+        if cell.source.startswith('#| echo: false'): # text with computed numbers
+            cell.metadata.tags = ['remove-input']
         cell.source = re.sub(r'^#\|.*\n', '', cell.source, flags=re.MULTILINE)
         cell.source = re.sub(r'\]\((\.\./)+results/', '](/results/', cell.source)
     target.parent.mkdir(parents=True, exist_ok=True)
