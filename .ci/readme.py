@@ -12,7 +12,7 @@ import nbformat
 from nbconvert import MarkdownExporter
 from traitlets.config import Config
 
-from binenc.execute import new_shell
+from binenc.execute import new_shell, run_cell
 
 REPO = Path(__file__).parents[1]
 INDEX = REPO / 'nbs' / 'index.ipynb'
@@ -23,13 +23,11 @@ WRAP = dict(width=120, break_long_words=False, break_on_hyphens=False)
 
 def computed_index():
     """The index as a notebook, with what is stored now in the outputs of its computed cells."""
-    notebook, outputs = nbformat.read(INDEX, 4), []
-    shell = new_shell(outputs)
+    notebook, shell = nbformat.read(INDEX, 4), new_shell()
     with chdir(INDEX.parent):
         for cell in computed_cells(notebook):
-            shell.run_cell(cell.source).raise_error()
-            cell.outputs = [nbformat.from_dict({**output, 'execution_count': None}) for output in outputs]
-            outputs.clear()
+            cell.outputs, result = run_cell(shell, cell.source)
+            result.raise_error()
     return notebook
 
 
