@@ -96,7 +96,8 @@ def _local_cluster() -> str | None:
     return found and found[1]
 
 def _slurm(*command: str) -> str | None:
-    try: done = subprocess.run(command, capture_output=True, env=slurm_environment(), timeout=30)
+    try:
+        done = subprocess.run(command, capture_output=True, env=slurm_environment(), timeout=30)
     except (OSError, subprocess.TimeoutExpired): return None
     return None if done.returncode else done.stdout.decode(errors='replace')
 
@@ -163,6 +164,7 @@ def _named(owner: dict) -> str:
     job = f', job {owner["job"]}' * bool(owner.get('job'))
     return f'process {owner["pid"]} on {owner["host"]}{job}'
 
+# %% ../nbs/4_training/02_locks.ipynb #ee545719
 def _take(folder: Path) -> None:
     token = uuid.uuid4().hex
     write_bytes(folder / 'lock', json.dumps(this_process() | {'token': token}).encode())

@@ -61,6 +61,6 @@ def test_wrong_answer_is_seen(monkeypatch):
 def test_what_is_stored():
     """The committed table is made of the committed numbers; every row reached its goal with the same answer."""
     stored = REPO / 'results' / 'bench'
-    result = json.loads((stored / 'cpu.json').read_text())
-    assert (stored / 'cpu.md').read_text() == bench_table(result) and set(result['rows']) == set(ROWS)
+    result = json.loads((stored / 'cpu.json').read_text(encoding='utf-8'))
+    assert (stored / 'cpu.md').read_text(encoding='utf-8') == bench_table(result) and set(result['rows']) == set(ROWS)
     assert all(row['reached'] and row['same'] is not False for row in result['rows'].values())
