@@ -31,6 +31,7 @@ FIELDS = dict(
     array_job_id='ArrayJobID',
     array_task_id='ArrayTaskID',
     state='State',
+    reason='Reason',
     restarts='RestartCnt',
     dependency='Dependency',
     name='Name',

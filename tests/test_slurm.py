@@ -157,6 +157,8 @@ def until_settled(site, name):
     """Wait until no job is left, as long as there is progress: jobs change, or files of the experiment."""
     seen, since = None, time.monotonic()
     while active := site.cluster.active():
+        for held in (j for j in active if 'requeued held' in j['reason']):  # as an administrator does after a failure
+            site.cluster.run('scontrol', 'release', held['id'], check=False)
         files = [(path, path.stat().st_mtime_ns) for path in (site.results / name).rglob('*') if path.exists()]
         now = [(j['id'], j['state'], j['restarts']) for j in active], sorted(files)
         if now != seen:
