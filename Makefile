@@ -44,7 +44,7 @@ test: $(VENV)/.binenc ## nbdev_test and pytest
 	$(BIN)/python -m pytest tests/test_slurm.py tests/test_slurm_cluster.py || \
 		$(BIN)/python -m pytest --last-failed tests/test_slurm.py tests/test_slurm_cluster.py
 
-torture: $(VENV)/.binenc ## kills, damaged files, bad inputs, owners of runs, odd surroundings, planted bugs: an hour or two
+torture: $(VENV)/.binenc ## kills, damages, inputs, owners, surroundings, planted bugs: an hour or two
 	$(BIN)/python .ci/torture.py
 	$(BIN)/python .ci/torture.py --planted
 

@@ -1,5 +1,5 @@
-"""Kills, damages and bad inputs by the hundred: python .ci/torture.py [--kills N] [--damages N] [--inputs N]
-[--owners N] [--surroundings N].
+"""Kills, damages, bad inputs, owners and odd surroundings by the hundred: python .ci/torture.py [--kills N]
+[--damages N] [--inputs N] [--images N] [--owners N] [--surroundings N].
 
 Prints every finding and a line for each part; exits with 1 if there is a finding. With --planted, five bugs are put
 in on purpose, one at a time, and each must be found.
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torture_tools as tools
 
-PARTS = {'kills': 1000, 'damages': 400, 'inputs': 400, 'owners': 48, 'surroundings': 29}
+PARTS = {'kills': 1000, 'damages': 400, 'inputs': 400, 'images': 345, 'owners': 48, 'surroundings': 29}
 
 
 def make(part, folder, **options):
@@ -28,6 +28,9 @@ def make(part, folder, **options):
     if part == 'damages':
         from torture_damages import Damages
         return Damages(folder)
+    if part == 'images':
+        from torture_images import Images
+        return Images(folder)
     from torture_inputs import Inputs
     return Inputs(folder)
 

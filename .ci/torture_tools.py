@@ -173,7 +173,7 @@ def ended(pid, folder, seconds=SECONDS):
             os.waitpid(pid, 0)
             return Ended(99, '', 'Traceback: it hangs')
         time.sleep(0.005)
-    texts = (Path(f'{folder}.{name}').read_text(errors='replace') for name in ('out', 'errors'))
+    texts = (Path(f'{folder}.{name}').read_text(errors='replace', encoding='utf-8') for name in ('out', 'errors'))
     return Ended(os.waitstatus_to_exitcode(done[1]), *texts)
 
 

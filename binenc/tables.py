@@ -9,7 +9,7 @@ __all__ = ['COLUMNS', 'SELECTION_NOTES', 'ARM_COLUMNS', 'CLEARLY', 'CLOSE', 'HEA
            'as_markdown', 'by_measure', 'comparable', 'with_attacks', 'by_replicate', 'selection_table',
            'selection_markdown', 'baseline', 'heading_of', 'arms_table', 'all_arms_table', 'arms_markdown',
            'save_table', 'attack_numbers', 'by_attack', 'wins', 'run_summary', 'attacked_results', 'attack_captions',
-           'attack_table', 'budget_curve', 'attack_figure', 'numbers_in', 'runs_with_numbers']
+           'attack_table', 'budget_curve', 'attack_figure', 'numbers_in', 'runs_with_numbers', 'difference']
 
 # %% ../nbs/5_findings/03_tables.ipynb #imports0
 import copy
@@ -315,7 +315,7 @@ def save_table(table: pd.DataFrame, folder: str | Path, name: str, markdown: str
     paths = [Path(folder) / 'tables' / f'{name}.{ending}' for ending in ('csv', 'md')]
     paths[0].parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(paths[0], index=False)
-    paths[1].write_text(markdown)
+    paths[1].write_text(markdown, encoding='utf-8')
     return paths
 
 # %% ../nbs/5_findings/03_tables.ipynb #663da417
@@ -459,10 +459,21 @@ def _said(placeholder: str, known: dict[str, pd.DataFrame], results_dir: str | P
     for experiment in {term[0] for term in terms} - set(known):
         known[experiment] = runs_with_numbers(experiment, results_dir)
     if len(terms) == 1: return format(_number(known, *terms[0]), form)
-    ours, others = (by_replicate(known[experiment], arm, column) for experiment, arm, column in terms)
-    d = compare(ours, others).difference
-    if not math.isfinite(d.low): raise ValueError('fewer than two replicates in common')
+    d = difference(*((known[experiment], arm, column) for experiment, arm, column in terms))
+    if not math.isfinite(d.low): raise ValueError('fewer than two replicates')
     return _word(d, form.split('/')) if '/' in form else format(d.mean, form)
+
+def difference(
+    ours: tuple[pd.DataFrame, str, str], # runs, arm, column
+    others: tuple[pd.DataFrame, str, str],
+) -> Summary:
+    "The difference of two means with its interval, paired if every replicate of both draws its own training images."
+    paired = all(_draw_images(runs[runs.model == arm]) for runs, arm, _ in (ours, others))
+    return compare(by_replicate(*ours), by_replicate(*others), paired=paired).difference
+
+def _draw_images(runs: pd.DataFrame) -> bool:
+    runs = runs.reindex(columns=['val_fraction', 'train_images', 'imbalance'])
+    return bool((runs.val_fraction.gt(0) | runs.train_images.notna() | runs.imbalance.gt(1)).all())
 
 def _verdict(experiment: str, claim: str, results_dir: str | Path) -> str:
     return read_json(experiment_folder(experiment, results_dir) / 'claims.json')['claims'][claim]['verdict']

@@ -29,9 +29,9 @@ from torch import Tensor, nn
 from .arms import ARMS
 from .data import DeviceLoader, about_images, best_device, epoch_seed, load_splits, make_loaders, ranks_in_class
 from .errors import UserError
-from .evaluation import Predictions, all_numbers, evaluate, history_rows
+from .evaluation import Predictions, all_numbers, evaluate, history_rows, image_outputs
 from .files import (
-    json_bytes, package_version, read_bytes, read_json, read_stored, remove_parts, write_bytes, write_json,
+    array_bytes, json_bytes, package_version, read_bytes, read_json, read_stored, remove_parts, write_bytes, write_json,
     write_stored)
 from .locks import Timer, acquire, check_owner, cpu_maker, gpu_memory_share, owning, release, writing
 from .losses import build_loss
@@ -40,7 +40,7 @@ from .models import Classifier, build_classifier
 from .run import Run, stored_run
 from .schedules import gamma_at, lr_at, output_lr_at
 from .store import (
-    WEIGHTS, RunFolder, history_bytes, metrics_bytes, read_progress, record_start, run_folder, tidied)
+    OUTPUTS, WEIGHTS, RunFolder, history_bytes, metrics_bytes, read_progress, record_start, run_folder, tidied)
 
 # %% ../nbs/4_training/05_training.ipynb #9148dbf9
 @dataclass
@@ -418,7 +418,8 @@ def finish(training: Training, loaders: dict[str, DeviceLoader], log: Log,
     metrics = all_numbers(folder.run, classifier, loaders, predictions)
     if not predictions['train'].finite:
         metrics['diverged'] = 1.
-    files = {**files_so_far(training, loaders['train']), WEIGHTS: weight_bytes(classifier, folder.run.id)}
+    files = {**files_so_far(training, loaders['train']), WEIGHTS: weight_bytes(classifier, folder.run.id),
+             OUTPUTS: array_bytes(image_outputs(predictions['train'], predictions['test']))}
     if folder.run.store_latents:
         files['latents.npz'] = latent_bytes(predictions, loaders['train'].classes, folder.run.id)
     log.lap('final')

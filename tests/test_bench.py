@@ -7,9 +7,9 @@ import math
 import pytest
 
 from binenc.errors import UserError
-from helpers import definitions_of
+from helpers import REPO, definitions_of
 
-BENCH = definitions_of('bench.ipynb')
+BENCH = definitions_of('6_running/bench.ipynb')
 bench, bench_table, ROWS = BENCH['bench'], BENCH['bench_table'], BENCH['ROWS']
 
 
@@ -35,10 +35,10 @@ def test_what_is_written(tmp_path, monkeypatch):
     bench(['a'], results_dir=tmp_path, say=lambda line: None)
     result = bench(['b'], results_dir=tmp_path, say=lambda line: None)
     (path,) = (tmp_path / 'bench').glob('*.json')
-    assert json.loads(path.read_text()) == result and list(result['rows']) == ['a', 'b']
+    assert json.loads(path.read_text(encoding='utf-8')) == result and list(result['rows']) == ['a', 'b']
     assert all(row['same'] and row['reached'] and row['date'] for row in result['rows'].values())
-    assert path.with_suffix('.md').read_text() == bench_table(result)
-    path.write_text(json.dumps(result | {'machine': result['machine'] | {'cpu': 'another'}}))
+    assert path.with_suffix('.md').read_text(encoding='utf-8') == bench_table(result)
+    path.write_text(json.dumps(result | {'machine': result['machine'] | {'cpu': 'another'}}), encoding='utf-8')
     assert list(bench(['b'], results_dir=tmp_path, say=lambda line: None)['rows']) == ['b']
 
 
@@ -56,3 +56,11 @@ def test_wrong_answer_is_seen(monkeypatch):
 
     monkeypatch.setitem(BENCH, 'explicit_collapse', wrong)
     assert bench(['collapse'], rounds=1, say=lambda line: None, quick=True)['rows']['collapse']['same'] is False
+
+
+def test_what_is_stored():
+    """The committed table is made of the committed numbers; every row reached its goal with the same answer."""
+    stored = REPO / 'results' / 'bench'
+    result = json.loads((stored / 'cpu.json').read_text())
+    assert (stored / 'cpu.md').read_text() == bench_table(result) and set(result['rows']) == set(ROWS)
+    assert all(row['reached'] and row['same'] is not False for row in result['rows'].values())

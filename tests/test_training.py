@@ -130,7 +130,7 @@ def test_diverging_run_finishes(tmp_path):
     file is valid JSON."""
     run = replace(ONE, lr=1e30, epochs=2, optimizer='sgd', backbone='mlp')
     metrics = train(run, tmp_path)
-    text = (run_folder(run, tmp_path) / 'metrics.json').read_text()
+    text = (run_folder(run, tmp_path) / 'metrics.json').read_text(encoding='utf-8')
     assert json.loads(text, parse_constant=lambda word: pytest.fail(f'{word} is not JSON'))
     assert math.isnan(metrics['mahalanobis_auroc']) and 0 <= metrics['test_accuracy'] <= 1
     assert 'train_sigma_w' not in metrics, 'this training did not diverge'
@@ -172,7 +172,7 @@ def test_threads_are_the_run_s(tmp_path):
 
 def test_run_json_says_how_it_was_computed(trained, tiny):
     """Configuration, versions, device and commit."""
-    about = json.loads((run_folder(tiny, trained) / 'run.json').read_text())
+    about = json.loads((run_folder(tiny, trained) / 'run.json').read_text(encoding='utf-8'))
     assert Run(**about['run']) == tiny and about['id'] == tiny.id == run_folder(tiny, trained).path.name
     assert about['versions']['torch'] == version('torch') and about['versions']['python'] == '.'.join(
         map(str, sys.version_info[:3])
