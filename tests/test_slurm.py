@@ -207,7 +207,7 @@ def task_of(cluster, who):
 def node_down(cluster):
     cluster.run('scontrol', 'update', 'nodename=localhost', 'state=down', 'reason=test')
     running = lambda: any(j['state'] == 'RUNNING' for j in cluster.jobs())  # noqa: E731
-    wait_for(lambda: not running(), PATIENCE, 'the end of the tasks')
+    wait_for(lambda: not running() and not cluster.leftovers(), PATIENCE, 'the end of the tasks')
     cluster.run('scontrol', 'update', 'nodename=localhost', 'state=resume', check=False)  # it may be back already
 
 
