@@ -140,7 +140,7 @@ def judged(done, name, refused):
         yield 'lost', f'{name}: exit {done.returncode} without {refused!r}: {said[-600:]}'
     elif not refused and done.returncode:
         yield 'lost', f'{name}: exit {done.returncode}: {said[-600:]}'
-    elif len(errors.strip().splitlines()) > 1:
+    elif done.returncode and len(errors.strip().splitlines()) > 1:
         yield 'lost', f'{name}: more than one line of errors: {errors[-600:]}'
 
 
