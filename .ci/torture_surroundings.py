@@ -61,7 +61,7 @@ TABLE = {
     'umask 077': Surrounding(umask=0o077),
     'a clone that is read-only': Surrounding(shell='mount --bind $REPO $REPO && mount -o remount,ro,bind $REPO'),
     'a results folder that is full': Surrounding(
-        shell='mkdir $PLACE/results && mount -t tmpfs -o size=16k t $PLACE/results', refused='make room'),
+        shell='mkdir -p "$PLACE/results" && mount -t tmpfs -o size=16k t "$PLACE/results"', refused='make room'),
     'colours into a file': Surrounding({'FORCE_COLOR': '1', 'TERM': 'xterm-256color'}),
     'a narrow terminal that is none': Surrounding({'TERM': 'dumb', 'COLUMNS': '20'}),
     'python -OO': Surrounding({'PYTHONOPTIMIZE': '2'}),
@@ -70,8 +70,8 @@ TABLE = {
     'a path with quotes': Surrounding(folder=b'it\'s "quoted" `here`'),
     'a path with umlauts': Surrounding(folder='Übung für später'.encode()),
     'a path with a line break': Surrounding(folder=b'two\nlines'),
-    'a path that is not UTF-8': Surrounding(folder=b'caf\xe9'),
-    'a path that is not UTF-8, in C': Surrounding({'LC_ALL': 'C'}, folder=b'caf\xe9'),
+    'a path that is not UTF-8': Surrounding(folder=b'caf\xe9', refused='is not UTF-8'),
+    'a path that is not UTF-8, in C': Surrounding({'LC_ALL': 'C'}, folder=b'caf\xe9', refused='is not UTF-8'),
     'a long path': Surrounding(folder=b'a' * 250),
 }
 
@@ -140,7 +140,7 @@ def judged(done, name, refused):
         yield 'lost', f'{name}: exit {done.returncode} without {refused!r}: {said[-600:]}'
     elif not refused and done.returncode:
         yield 'lost', f'{name}: exit {done.returncode}: {said[-600:]}'
-    elif len(errors.strip().splitlines()) > 1:
+    elif done.returncode and len(errors.strip().splitlines()) > 1:
         yield 'lost', f'{name}: more than one line of errors: {errors[-600:]}'
 
 

@@ -49,7 +49,8 @@ from .store import (
 # %% ../nbs/6_running/03_commands.ipynb #b68d94b8
 app = typer.Typer(help='Binary encoding in deep classifiers: train, sweep, measure, draw.', no_args_is_help=True,
                   add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-out = Console(highlight=False, markup=False, soft_wrap=True, force_jupyter=False) # reasons and paths may hold brackets
+out = Console(highlight=False, markup=False, soft_wrap=True, force_jupyter=False, # reasons and paths may hold brackets
+              force_terminal=None if sys.stdout.isatty() else False) # FORCE_COLOR is not for files
 
 Name = Annotated[str, typer.Argument(
     metavar='EXPERIMENT', help=f'one of {", ".join(EXPERIMENTS)}, or one that was run before')]

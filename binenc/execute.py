@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['STATES', 'TRAIN', 'COPIES', 'DRAWS', 'TRAINS', 'HUGE_PAGES', 'DEAD', 'NO_MEMORY', 'IGNORED', 'TRAINING', 'LOOK',
            'FIGURES', 'run_state', 'states', 'pending', 'notebook_path', 'check_parameters', 'new_shell', 'run_cell',
-           'run_cells', 'engine', 'warm_up', 'Killed', 'Apart', 'device_here', 'failure_reason', 'execute_notebook',
-           'Stage', 'measuring', 'attacking', 'next_notebook', 'Attempt', 'failed', 'died', 'Watcher', 'Sweep',
-           'default_jobs', 'draw_figures', 'make_report']
+           'run_cells', 'engine', 'warm_up', 'Killed', 'Apart', 'device_here', 'failure_reason', 'notebook_places',
+           'execute_notebook', 'Stage', 'measuring', 'attacking', 'next_notebook', 'Attempt', 'failed', 'died',
+           'Watcher', 'Sweep', 'default_jobs', 'draw_figures', 'make_report']
 
 # %% ../nbs/6_running/01_execute.ipynb #imports0
 import multiprocessing
@@ -230,6 +230,15 @@ def failure_reason(error: Exception) -> str:
     return first if name in ('UserError', 'Owned') else f'{name}: {first}'
 
 # %% ../nbs/6_running/01_execute.ipynb #b8aaa01c
+def notebook_places(**folders: str | Path) -> dict[str, str]:
+    "Folders as parameters of a notebook. Raises `UserError` for a path that is not UTF-8: no notebook can hold it."
+    places = {name: str(Path(folder).resolve()) for name, folder in folders.items()}
+    for place in places.values():
+        if place.encode(errors='ignore').decode() != place:
+            raise UserError(f'the path {ascii(place)} is not UTF-8: rename its folder, or give others with --results '
+                            'and --data')
+    return places
+
 def execute_notebook(
     name: str, # of the notebook, below nbs/
     output: Path, # the executed copy
@@ -285,7 +294,7 @@ class Attempt:
         self._refuse_owned()
         self._prepare()
         self.notebook = next_notebook(self.folder, stage.name)
-        places = {'results_dir': str(self.results_dir), 'data_dir': str(Path(data_dir).resolve())}
+        places = notebook_places(results_dir=results_dir, data_dir=data_dir)
         self.process = Apart(execute_notebook, f'4_training/{stage.name}.ipynb', self.notebook,
                              stage.parameters(run) | places)
 
@@ -406,7 +415,8 @@ class Sweep:
                 self.end(run, *attempt.end())
 
     def __call__(self) -> 'Sweep':
-        "Compute all runs; a signal stops them, see `StopOnSignal`."
+        "Compute all runs; a signal stops them, see `StopOnSignal`. Raises `UserError` for folders it cannot use."
+        notebook_places(**dict(zip(('results_dir', 'data_dir'), self.places, strict=True)))
         own_temporary_folder()
         with StopOnSignal(self.stop) as signals:
             warm_up(TRAINS)
@@ -439,7 +449,7 @@ def draw_figures(
 ) -> None:
     "Execute the notebooks of figures and tables. Raises `UserError` naming the first that failed."
     parameters = {'experiments': list(experiments), 'settings': list(settings),
-                  'results_dir': str(Path(results_dir).resolve())}
+                  **notebook_places(results_dir=results_dir)}
     waiting = sorted(path.name for path in notebook_path(FIGURES).glob(f'{only}.ipynb'))
     own_temporary_folder()
     warm_up(DRAWS)
@@ -466,7 +476,7 @@ def make_report(name: str, results_dir: str | Path = 'results', data_dir: str | 
     if name not in stored_names(results_dir):
         raise UserError(f'{name} has no results in {results_dir}: run "binenc sweep {name}" first')
     executed = experiment_folder(name, results_dir) / 'notebooks' / 'report.ipynb'
-    places = {'results_dir': str(Path(results_dir).resolve()), 'data_dir': str(Path(data_dir).resolve())}
+    places = notebook_places(results_dir=results_dir, data_dir=data_dir)
     warm_up(DRAWS)
     _result(Apart(execute_notebook, '5_findings/report.ipynb', executed, {'experiment': name} | places),
             'report.ipynb', executed)

@@ -139,6 +139,7 @@ def _sign(folder: Path) -> tuple[dict, float] | None: # the owner, and when it g
 
 def _silent(sign: tuple[dict, float]) -> bool: return abs(time.time() - sign[1]) > SILENT # clocks are set back, too
 
+# %% ../nbs/4_training/02_locks.ipynb #1ee474e3
 def acquire(
     folder: Path,
     what: str, # what is computed there, named in errors

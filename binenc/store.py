@@ -27,7 +27,7 @@ from .experiment import EXPERIMENTS, Experiment, is_sound, joined
 from .files import (
     NEXT_SUMS, SUMS, digest, json_bytes, provenance, read_bytes, read_csv, read_json, read_stored, remove_parts, settle,
     sums_in, table_bytes, table_path, write_json, write_stored)
-from .locks import keeping, owner_of
+from .locks import keeping, owner_of, owning
 from .measures import Measure
 from .run import DEFAULTS, Run, parse_value, stored_run
 
@@ -276,7 +276,8 @@ def _tidy(folder: RunFolder) -> None:
     try:
         left = [name for name in os.listdir(folder.path) if LEFTOVERS.fullmatch(name)]
         if left and folder.finished and not folder.owner:
-            _tidy_folder(folder.path, left)
+            with owning(folder.path, f'run {folder.run.id}'): # a silent owner may live: `acquire` makes sure
+                _tidy_folder(folder.path, left)
     except (OSError, UserError):
         pass # not there, damaged or not ours: for the commands that need it to say
 
@@ -284,7 +285,8 @@ def _tidy_folder(folder: Path, left: Iterable[str]) -> None:
     settle(folder)
     remove_parts(folder)
     for name in left:
-        (folder / name).unlink(missing_ok=True)
+        if name != 'lock': # it is ours now
+            (folder / name).unlink(missing_ok=True)
 
 def weights_path(run: Run, results_dir: str | Path = 'results') -> Path | None:
     "Where the weights of a finished run are, or None."

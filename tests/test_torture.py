@@ -51,7 +51,8 @@ def leave(folder):
 
 def test_leftovers_of_a_finished_run_are_removed(results, tiny, trained, monkeypatch):
     """By whoever asks for the run again; what it stored stays, and is listed."""
-    monkeypatch.setattr('binenc.locks.SILENT', -1)  # the lock's owner was on a host that is gone
+    for name in 'SILENT', 'WATCH':  # the lock's owner was on a host that is gone
+        monkeypatch.setattr(f'binenc.locks.{name}', 0)
     folder = run_folder(tiny, results)
     before = {path.name for path in folder.path.iterdir()}
     leave(folder.path)
