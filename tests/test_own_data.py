@@ -454,7 +454,8 @@ def decode_and_die(root, after):
     blocks = datasets.decoded_blocks
     def dying(*arguments):
         for number, block in enumerate(blocks(*arguments)):
-            if number == after: os.kill(os.getpid(), signal.SIGKILL)
+            if number == after:
+                os.kill(os.getpid(), signal.SIGKILL)
             yield block
     datasets.decoded_blocks = dying
     load_data('folder:mine', root)
