@@ -33,7 +33,7 @@ def paint(folder, number, pixels):
 
 def memory():
     """MB in memory now: own, mapped from files."""
-    lines = dict(line.split(':') for line in Path('/proc/self/status').read_text().splitlines())
+    lines = dict(line.split(':') for line in Path('/proc/self/status').read_text(encoding='utf-8').splitlines())
     return [int(lines[name].split()[0]) / 1024 for name in ('RssAnon', 'RssFile')]
 
 
