@@ -221,7 +221,7 @@ def as_folder(place, x, y, val='val'):
 def as_table(place, x, y):
     write_images(place, x, [f'mine/{i}.png' for i in range(len(x))])
     lines = [f'mine/{i}.png,{y[i]},{by_split(i)}\n' for i in range(len(x))]
-    (place / 'mine.csv').write_text('path,label,split\n' + ''.join(lines))
+    (place / 'mine.csv').write_text('path,label,split\n' + ''.join(lines), encoding='utf-8')
     return 'file:mine.csv'
 
 
@@ -232,7 +232,7 @@ def as_hub(place, x, y, kind='csv'):
         write_images(place / 'mine' / name, x[rows], [f'{i}.png' for i in rows])
         lines = [json.dumps({'file_name': f'{i}.png', 'label': y[i], 'text': 'a pet'}) + '\n' for i in rows]
         lines = ['file_name,label\n', *(f'{i}.png,{y[i]}\n' for i in rows)] if kind == 'csv' else lines
-        (place / 'mine' / name / f'metadata.{kind}').write_text(''.join(lines))
+        (place / 'mine' / name / f'metadata.{kind}').write_text(''.join(lines), encoding='utf-8')
     return 'folder:mine'
 
 
@@ -272,9 +272,9 @@ def test_images_without_a_split(tmp_path, form):
         write_images(tmp_path / 'mine', x, [f'{label}/{i:02}.png' for i, label in enumerate(y)])
     elif form == 'table':
         as_table(tmp_path, x, y)
-        text = (tmp_path / 'mine.csv').read_text()
+        text = (tmp_path / 'mine.csv').read_text(encoding='utf-8')
         (tmp_path / 'mine.csv').write_text('path,label\n' + '\n'.join(
-            line.rpartition(',')[0] for line in text.splitlines()[1:]))
+            line.rpartition(',')[0] for line in text.splitlines()[1:]), encoding='utf-8')
     else:
         np.savez(tmp_path / 'mine.npz', x=x, y=y)
     name = {'folder': 'folder:mine', 'table': 'file:mine.csv', 'arrays': 'file:mine.npz'}[form]
