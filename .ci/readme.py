@@ -9,10 +9,11 @@ from contextlib import chdir
 from pathlib import Path
 
 import nbformat
+from IPython.core.interactiveshell import InteractiveShell
+from IPython.utils.capture import capture_output
 from nbconvert import MarkdownExporter
+from nbformat.v4 import new_output
 from traitlets.config import Config
-
-from binenc.execute import new_shell
 
 REPO = Path(__file__).parents[1]
 INDEX = REPO / 'nbs' / 'index.ipynb'
@@ -23,13 +24,13 @@ WRAP = dict(width=120, break_long_words=False, break_on_hyphens=False)
 
 def computed_index():
     """The index as a notebook, with what is stored now in the outputs of its computed cells."""
-    notebook, outputs = nbformat.read(INDEX, 4), []
-    shell = new_shell(outputs)
+    notebook, shell = nbformat.read(INDEX, 4), InteractiveShell.instance()
     with chdir(INDEX.parent):
         for cell in computed_cells(notebook):
-            shell.run_cell(cell.source).raise_error()
-            cell.outputs = [nbformat.from_dict({**output, 'execution_count': None}) for output in outputs]
-            outputs.clear()
+            with capture_output():
+                done = shell.run_cell(cell.source)
+            done.raise_error()
+            cell.outputs = [new_output('execute_result', {'text/markdown': done.result.data})]
     return notebook
 
 
