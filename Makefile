@@ -12,6 +12,9 @@ help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 $(BIN)/python:
+	@$(PYTHON) -c 'import sys; n = sys.argv[1]; sys.version_info < tuple(map(int, n.split("."))) and sys.exit( \
+		"Python %s or newer is needed, and this is %s: name one, as in make PYTHON=python%s" \
+		% (n, sys.version.split()[0], n))' "$$(sed -n 's/^min_python = //p' settings.ini)"
 	$(PYTHON) -m venv $(VENV)
 
 # requirements.lock names every package with its version and hash, so that everyone has the environment in which
@@ -41,7 +44,7 @@ test: $(VENV)/.binenc ## nbdev_test and pytest
 	$(BIN)/python -m pytest tests/test_slurm.py tests/test_slurm_cluster.py || \
 		$(BIN)/python -m pytest --last-failed tests/test_slurm.py tests/test_slurm_cluster.py
 
-torture: $(VENV)/.binenc ## 1,000 kills, 400 damaged files, 400 bad inputs, five planted bugs: up to an hour
+torture: $(VENV)/.binenc ## kills, damages, inputs, owners, surroundings, planted bugs: an hour or two
 	$(BIN)/python .ci/torture.py
 	$(BIN)/python .ci/torture.py --planted
 

@@ -79,9 +79,10 @@ def write_sources(source, experiments):
     reference = write_reference(source / 'reference')
     trees = [tree(part, [f'chapters/{path.relative_to(REPO / "nbs").with_suffix("")}' for path in paths])
              for part, paths in chapters.items()]
-    (source / 'index.md').write_text('\n\n'.join([front_page(experiments), *trees, tree('Reference', reference)]))
+    (source / 'index.md').write_text('\n\n'.join([front_page(experiments), *trees, tree('Reference', reference)]),
+                                     encoding='utf-8')
     (source / 'static').mkdir()
-    (source / 'static' / 'book.css').write_text(STYLE)
+    (source / 'static' / 'book.css').write_text(STYLE, encoding='utf-8')
     shutil.copytree(REPO / 'results', source / 'results', ignore=only_pictures_and_tables)
 
 
@@ -98,7 +99,7 @@ def tree(title, pages):
 
 def front_page(experiments):
     """The README, with links to pages of the book, and to the reports."""
-    text = (REPO / 'README.md').read_text()
+    text = (REPO / 'README.md').read_text(encoding='utf-8')
     text = re.sub(r'\]\(nbs/([\w/]+)\.ipynb\)', r'](chapters/\1.ipynb)', text)
     reports = [f'<a href="reports/{name}.html">{name}</a>' for name in experiments]
     return text.replace('\n## See it in minutes', f'\nReports: {", ".join(reports)}.\n\n## See it in minutes', 1)
@@ -123,7 +124,7 @@ def write_reference(folder):
     folder.mkdir()
     names = [path.stem.partition('_')[2] for path in chapters_of('*/[0-9]*')]
     for name in names:
-        (folder / f'{name}.md').write_text(reference_page(importlib.import_module(f'binenc.{name}')))
+        (folder / f'{name}.md').write_text(reference_page(importlib.import_module(f'binenc.{name}')), encoding='utf-8')
     return [f'reference/{name}' for name in names]
 
 

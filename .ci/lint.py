@@ -45,6 +45,30 @@ def long_functions(code):
             yield node.lineno, f'{node.name} has more than {SCREEN} lines, which fit on one screen'
 
 
+TEXT = {'read_text': 0, 'write_text': 1}  # method -> its arguments before `encoding`
+
+
+def without_encoding(code):
+    """Each call that opens a file as text and leaves the encoding to the locale, which differs between machines."""
+    for node in ast.walk(ast.parse(code)):
+        if not isinstance(node, ast.Call) or any(word.arg in ('encoding', None) for word in node.keywords):
+            continue
+        method = isinstance(node.func, ast.Attribute)
+        name = getattr(node.func, 'attr', getattr(node.func, 'id', ''))
+        mode = next((word.value for word in node.keywords if word.arg == 'mode'), None)
+        places = node.args[not method:][:1] if mode is None else [mode]
+        modes = [place.value for place in places if isinstance(place, ast.Constant) and isinstance(place.value, str)]
+        text = not any('b' in mode for mode in modes) and (not method or modes or not node.args and not node.keywords)
+        if method and len(node.args) <= TEXT.get(name, -1) or name == 'open' and text:
+            yield node
+
+
+def locale_problems(code):
+    """(line number, message) of each such call."""
+    for node in without_encoding(code):
+        yield node.lineno, "encoding='utf-8' is missing: without it the locale decides"
+
+
 def python_code(cell_source):
     """The cell with IPython's commands (`%magic`, `!command`) made Python."""
     return TransformerManager().transform_cell(cell_source)
@@ -78,6 +102,7 @@ def code_problems(code):
     if size > CELL_LINES:
         yield 1, f'{size} lines, more than {CELL_LINES}: split the cell'
     yield from bodies_on_the_line(python_code(code))
+    yield from locale_problems(python_code(code))
 
 
 def cell_problems(cell):
@@ -135,7 +160,8 @@ def library_problems():
 def script_problems():
     """(file, line, message) for Python files (ruff checks their columns), scripts and settings."""
     for path in sorted([*REPO.glob('*.py'), *REPO.glob('.ci/*.py'), *REPO.glob('tests/**/*.py')]):
-        yield from ((path, line, message) for line, message in bodies_on_the_line(path.read_text(encoding='utf-8')))
+        code = path.read_text(encoding='utf-8')
+        yield from ((path, line, message) for line, message in (*bodies_on_the_line(code), *locale_problems(code)))
     others = ('Makefile', 'settings.ini', 'CITATION.cff', 'pyproject.toml', '.ci/run', '.ci/execute_notebooks')
     for path in [*(REPO / name for name in others), *sorted(REPO.glob('slurm/*'))]:
         yield from ((path, line, message) for line, message in long_lines(path.read_text(encoding='utf-8')))

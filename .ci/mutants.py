@@ -84,7 +84,7 @@ def identity(change):
 
 def unique(name):
     """Whether one module alone has a function of that name."""
-    return len(re.findall(rf"'binenc\.\w+\.{name}'", (REPO / 'binenc' / '_modidx.py').read_text())) == 1
+    return len(re.findall(rf"'binenc\.\w+\.{name}'", (REPO / 'binenc' / '_modidx.py').read_text(encoding='utf-8'))) == 1
 
 
 def change_of(entry):
@@ -130,7 +130,7 @@ def execute(words, copy, log, word='', cpu=CPU):
                    'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}', 'TMPDIR': scratch,
                    'BINENC_MUTANT_LOG': str(log), 'BINENC_MUTANT_WORD': word}
     process = psutil.Popen(words, cwd=copy, env=environment, stdin=subprocess.DEVNULL, start_new_session=True,
-                           stdout=log.with_suffix('.out').open('w'), stderr=subprocess.STDOUT)
+                           stdout=log.with_suffix('.out').open('w', encoding='utf-8'), stderr=subprocess.STDOUT)
     seen, end = {process}, time.monotonic() + WALL * cpu
     try:
         while process.poll() is None:

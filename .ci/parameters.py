@@ -20,7 +20,7 @@ def block():
 
 
 if __name__ == '__main__':
-    notebook = json.loads(NOTEBOOK.read_text())
+    notebook = json.loads(NOTEBOOK.read_text(encoding='utf-8'))
     [cell] = [cell for cell in notebook['cells'] if 'parameters' in cell['metadata'].get('tags', [])]
     cell['source'] = block().splitlines(keepends=True)
-    NOTEBOOK.write_text(json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + '\n')
+    NOTEBOOK.write_text(json.dumps(notebook, indent=1, ensure_ascii=False, sort_keys=True) + '\n', encoding='utf-8')

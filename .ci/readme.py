@@ -9,11 +9,10 @@ from contextlib import chdir
 from pathlib import Path
 
 import nbformat
-from IPython.core.interactiveshell import InteractiveShell
-from IPython.utils.capture import capture_output
 from nbconvert import MarkdownExporter
-from nbformat.v4 import new_output
 from traitlets.config import Config
+
+from binenc.execute import new_shell, run_cell
 
 REPO = Path(__file__).parents[1]
 INDEX = REPO / 'nbs' / 'index.ipynb'
@@ -24,13 +23,12 @@ WRAP = dict(width=120, break_long_words=False, break_on_hyphens=False)
 
 def computed_index():
     """The index as a notebook, with what is stored now in the outputs of its computed cells."""
-    notebook, shell = nbformat.read(INDEX, 4), InteractiveShell.instance()
+    notebook, shell = nbformat.read(INDEX, 4), new_shell()
     with chdir(INDEX.parent):
         for cell in computed_cells(notebook):
-            with capture_output():
-                done = shell.run_cell(cell.source)
-            done.raise_error()
-            cell.outputs = [new_output('execute_result', {'text/markdown': done.result.data})]
+            cell.outputs, result = run_cell(shell, cell.source)
+            result.raise_error()
+            assert cell.outputs, 'a computed cell says nothing'
     return notebook
 
 

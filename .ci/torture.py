@@ -1,4 +1,5 @@
-"""Kills, damages and bad inputs by the hundred: python .ci/torture.py [--kills N] [--damages N] [--inputs N].
+"""Kills, damages, bad inputs, owners and odd surroundings by the hundred: python .ci/torture.py [--kills N]
+[--damages N] [--inputs N] [--images N] [--owners N] [--surroundings N].
 
 Prints every finding and a line for each part; exits with 1 if there is a finding. With --planted, five bugs are put
 in on purpose, one at a time, and each must be found.
@@ -10,26 +11,35 @@ from pathlib import Path
 
 import torture_tools as tools
 
-PARTS = {'kills': 1000, 'damages': 400, 'inputs': 400}
+PARTS = {'kills': 1000, 'damages': 400, 'inputs': 400, 'images': 345, 'owners': 48, 'surroundings': 29}
 
 
-def make(part, folder):
+def make(part, folder, **options):
     """The trials of a part."""
     if part == 'kills':
         from torture_kills import Kills
         return Kills(folder)
+    if part == 'surroundings':
+        from torture_surroundings import Surroundings
+        return Surroundings(folder, **options)
+    if part == 'owners':
+        from torture_owners import Owners
+        return Owners(folder, **options)
     if part == 'damages':
         from torture_damages import Damages
         return Damages(folder)
+    if part == 'images':
+        from torture_images import Images
+        return Images(folder)
     from torture_inputs import Inputs
     return Inputs(folder)
 
 
-def torture(part, count, first=0, enough=None):
+def torture(part, count, first=0, enough=None, **options):
     """Try `count` trials from the first; returns the tally. Ends early with `enough` findings."""
     folder, tally = tools.new_folder(), tools.Tally()
     try:
-        trials = make(part, folder)
+        trials = make(part, folder, **options)
         for number in range(first, first + count):
             tally.add(number, *trials.trial(number, tally))
             if (number - first) % 50 == 49:
@@ -48,6 +58,15 @@ def options():
     parser.add_argument('--first', type=int, default=0, metavar='N', help='the number of the first trial: its seed')
     parser.add_argument('--planted', action='store_true', help='put bugs in and see whether they are found')
     return parser.parse_args()
+
+
+def named(part):
+    """The trials of a part that the command line names, each once."""
+    sys.path.insert(0, str(Path(__file__).parents[1])) # the library of this repository
+    tools.prepare()
+    tally = torture(part, len(sys.argv) - 1, names=sys.argv[1:])
+    print(tally.line(part))
+    return int(any(tally.found.values()))
 
 
 def main():

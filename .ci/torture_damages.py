@@ -159,8 +159,10 @@ class Damages:
             training.train(run)
         except training.Stopped:
             pass
-        (folder / 'failed.json').write_text('{"reason": "an earlier attempt", "notebook": "train-1.ipynb"}\n')
-        (folder / 'lock').write_text('{"host": "gone", "pid": 1, "start": "1", "job": null, "restart": null}')
+        (folder / 'failed.json').write_text('{"reason": "an earlier attempt", "notebook": "train-1.ipynb"}\n',
+                                            encoding='utf-8')
+        (folder / 'lock').write_text('{"host": "gone", "pid": 1, "start": "1", "job": null, "restart": null}',
+                                     encoding='utf-8')
         os.utime(folder / 'lock', (0, 0))
         (folder / 'stop').touch()
 

@@ -201,7 +201,7 @@ class Inputs:
         for words in SWEEP, ('figures', 'small'):
             done = tools.binenc(self.place, *words)
             if done.code: raise SystemExit(f'the torture cannot begin: {done.said}')
-        (self.place / 'file').write_text('my notes')
+        (self.place / 'file').write_text('my notes', encoding='utf-8')
         (self.place / 'loop').symlink_to('loop')
         (self.place / 'empty').mkdir()
         self.before = tools.contents(self.place)

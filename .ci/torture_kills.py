@@ -68,7 +68,7 @@ def log_epochs(path):
     epoch = training.train_epoch
 
     def noted(state, *others):
-        with open(path, 'a') as file:
+        with open(path, 'a', encoding='utf-8') as file:
             file.write(f'{state.run.id}\n')
         epoch(state, *others)
     training.train_epoch = noted
@@ -108,14 +108,14 @@ class Kills:
         folder, begun = self.begin(name), time.monotonic()
         done = tools.run(lambda: self.counted(folder, words), folder)
         if done.code: raise SystemExit(f'the torture cannot begin: {name}: {done.said}')
-        writes = [int(word) for word in Path(f'{folder}.epochs').read_text().split()]
+        writes = [int(word) for word in Path(f'{folder}.epochs').read_text(encoding='utf-8').split()]
         return tools.contents(folder), writes, time.monotonic() - begun
 
     def counted(self, folder, words):
         writes = Writes(folder)
         writes.install()
         code = tools.command(*words)
-        Path(f'{folder}.epochs').write_text(f'{writes.count} {writes.syncs}')
+        Path(f'{folder}.epochs').write_text(f'{writes.count} {writes.syncs}', encoding='utf-8')
         return code
 
     def begin(self, name):
@@ -191,7 +191,7 @@ class Kills:
     def epochs(self, folder):
         """How many epochs each run was trained."""
         path = Path(f'{folder}.epochs')
-        return Counter(path.read_text().split() if path.exists() else ())
+        return Counter(path.read_text(encoding='utf-8').split() if path.exists() else ())
 
     def epochs_of_finished(self, folder):
         """The same of runs that are finished, which need no more of them."""

@@ -1,6 +1,7 @@
 """What the tortures share: a command in a process that is forked warm, files compared, findings counted."""
 
 import importlib
+import json
 import os
 import pkgutil
 import random
@@ -65,16 +66,15 @@ def prepare():
     """Import what commands need, once: a forked process then starts in milliseconds. Threads would not survive it."""
     os.environ.update(OMP_NUM_THREADS='1', MPLBACKEND='agg', http_proxy='http://127.0.0.1:9',
                       https_proxy='http://127.0.0.1:9')
-    import matplotlib.pyplot  # noqa: F401
-    import sklearn.datasets
     import sklearn.model_selection  # noqa: F401
     import torch
-    import torch._dynamo  # noqa: F401
 
     import binenc
     for module in pkgutil.iter_modules(binenc.__path__):
         if not module.name.startswith('_'):
             importlib.import_module(f'binenc.{module.name}')
+    for module in binenc.execute.TRAINS: # a command of a trial would import them again
+        importlib.import_module(module)
     torch.set_num_threads(1)
     b'x'.decode('cp437')  # zip files' codec, which another user might not be able to load
     about = {'versions': {'torch': torch.__version__}, 'device': 'cpu', 'commit': 'none', 'dirty': False}
@@ -100,7 +100,7 @@ def notebook_here(name, output, parameters):
             measure_run(_run_of(parameters), parameters['only'], *places)
     except Stopped:
         pass
-    except UserError as error: raise _Failed(str(error)) from None
+    except UserError as error: raise _Failed(error) from None
 
 
 def _run_of(parameters):
@@ -113,8 +113,8 @@ def _run_of(parameters):
 class _Failed(Exception):
     """As papermill reports an error of a notebook."""
 
-    def __init__(self, message):
-        self.ename, self.evalue = 'UserError', message
+    def __init__(self, error):
+        self.ename, self.evalue = type(error).__name__, str(error)
 
 
 def tables_here(experiments, folder, results_dir, settings=(), jobs=None):
@@ -173,7 +173,7 @@ def ended(pid, folder, seconds=SECONDS):
             os.waitpid(pid, 0)
             return Ended(99, '', 'Traceback: it hangs')
         time.sleep(0.005)
-    texts = (Path(f'{folder}.{name}').read_text(errors='replace') for name in ('out', 'errors'))
+    texts = (Path(f'{folder}.{name}').read_text(errors='replace', encoding='utf-8') for name in ('out', 'errors'))
     return Ended(os.waitstatus_to_exitcode(done[1]), *texts)
 
 
@@ -202,13 +202,19 @@ def remove(folder):
         Path(f'{folder}.{name}').unlink(missing_ok=True)
 
 
-VARYING = ('progress.json',)  # holds times
-
-
 def contents(folder):
-    """The files below a folder: name -> bytes; None for what holds times."""
+    """The files below a folder: name -> bytes, without times; None for what holds little else."""
     paths = (path for path in sorted(Path(folder).rglob('*')) if path.is_file())
-    return {path.relative_to(folder).as_posix(): None if path.name in VARYING else path.read_bytes() for path in paths}
+    return {path.relative_to(folder).as_posix(): timeless(path.name, path.read_bytes()) for path in paths}
+
+
+def timeless(name, content):
+    """A file's content without the times in it."""
+    if name == 'progress.json': return None
+    if name == 'SHA256SUMS': return b'\n'.join(li for li in content.split(b'\n') if not li.endswith(b'  run.json'))
+    if name != 'run.json': return content
+    try: return json.dumps(json.loads(content) | {'seconds': None}).encode()
+    except ValueError: return content
 
 
 def compare(twin, now):

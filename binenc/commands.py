@@ -39,8 +39,8 @@ from .locks import StopOnSignal
 from .results import attackable, keep_attacks
 from .run import Run
 from .slurm import (
-    MAX_IN_VAIN, Job, Submission, cancel_jobs, data_ready, dry_commands, have_slurm, last_value, log_text,
-    max_array_size, no_slurm, past, queued, recorded, run_task, submit_again, submit_runs)
+    MAX_IN_VAIN, Job, Submission, cancel_jobs, data_ready, dry_commands, last_value, log_text,
+    max_array_size, past, queued, recorded, run_task, submit_again, submit_runs)
 from .store import (
     KEPT_FILES, RUN_FILES, experiment_folder, gathered, grown, is_attacked, is_measured, keep_experiment, kept_attacks,
     newest_notebook, read_kept, read_progress, resolve_experiment, run_folder, runs_with_weights, stored_experiment,
@@ -409,7 +409,7 @@ def show_attacks(name: str, settings: list[str], results_dir: Path) -> None:
     from binenc.figures import output_folder
     folder = output_folder([name], results_dir, settings)
     draw_figures([name], folder, results_dir, settings, only='attacks')
-    out.print((folder / 'tables' / 'attacks.md').read_text())
+    out.print((folder / 'tables' / 'attacks.md').read_text(encoding='utf-8'))
 
 # %% ../nbs/6_running/03_commands.ipynb #ae3715bd
 LISTED = ('finished', 'running', 'starting', 'suspended', *STATES[2:]) # in this order
@@ -418,7 +418,7 @@ SHOWN = {'new': 'not submitted'} # states shown under another name
 BUSY = {'RUNNING': 'starting', 'CONFIGURING': 'starting', 'SUSPENDED': 'suspended', 'STOPPED': 'suspended'}
 WAITS = { # why a job does not start, as SLURM says it -> in words, where it would wait for ever
     'DependencyNeverSatisfied': 'what it waits for has failed: cancel, and submit again',
-    'JobHeldUser|launch failed requeued held': 'held: "scontrol release JOB" lets it go on',
+    'JobHeldUser|launch failed requeued held': 'held: "scontrol release {}" lets it go on',
     'JobHeldAdmin': 'held by an administrator: ask them',
     'PartitionTimeLimit|.*MaxWall.*|TimeLimit': 'it asks for more time than it may have: submit with a shorter --time',
     'PartitionDown|PartitionInactive': 'its partition takes no jobs now: choose another --partition',
@@ -429,24 +429,28 @@ WAITS = { # why a job does not start, as SLURM says it -> in words, where it wou
 Row = tuple[Run, str, str] # run, state, reason or job
 
 def run_states(runs: list[Run], results_dir: Path) -> tuple[list[Row], bool]: # and whether the scheduler answered
-    "The state of each run; what waits in the scheduler's queue is 'queued'."
+    "The state of each run; what waits in the scheduler's queue is 'queued'. The scheduler is asked once."
+    jobs, answered = {}, True
     try:
         jobs = queued(runs[0].experiment, results_dir)
     except UserError as error:
+        answered = False
         print(f'binenc: {error}; what is queued is shown as not submitted', file=sys.stderr)
-        jobs = None
-    rows = [(run, *state) for run, state in zip(runs, states(runs, results_dir), strict=True)]
-    left = [run for run, state, _ in rows if state in ENDED and jobs is not None and run.id not in jobs]
+    others = [run for run in runs if run.id not in jobs or jobs[run.id].state not in BUSY]
+    known = dict(zip(others, states(others, results_dir), strict=True)) # asks for the jobs of owners on other hosts
+    left = [run for run, (state, _) in known.items() if state in ENDED and run.id not in jobs] if answered else []
     tasks = past(left, results_dir)
-    return [_in_queue(row, jobs[row[0].id]) if row[0].id in (jobs or ()) else _never_began(row, tasks.get(row[0]))
-            for row in rows], jobs is not None
+    return [_in_queue(run, jobs[run.id], *known.get(run, ('', '')), results_dir) if run.id in jobs else
+            _never_began((run, *known[run]), tasks.get(run)) for run in runs], answered
 
-def _in_queue(row: Row, job: Job) -> Row:
-    run, state, _ = row
-    if state == 'finished' or state == 'running' and BUSY.get(job.state) != 'suspended': return row
-    words = next((words for reason, words in WAITS.items() if re.fullmatch(reason, job.reason)), '')
-    reason = '' if job.reason in ('None', '') else f' ({job.reason})'
-    return run, BUSY.get(job.state, 'queued'), f'job {job.label}{reason}{": " * bool(words)}{words}'
+def _in_queue(run: Run, job: Job, state: str, why: str, results_dir: Path) -> Row:
+    folder = run_folder(run, results_dir)
+    if (folder / 'metrics.json').exists() or state in ('finished', 'running'): return run, state or 'finished', why
+    if job.state == 'RUNNING' and (folder / 'lock').exists(): return run, 'running', ''
+    words = next((f': {words.format(job.label)}' for reason, words in WAITS.items()
+                  if re.fullmatch(reason, job.reason)), '')
+    reason = f' ({job.reason})' * (job.reason not in ('None', ''))
+    return run, BUSY.get(job.state, 'queued'), f'job {job.label}{reason}{words}'
 
 def _never_began(row: Row, task: dict | None) -> Row:
     if not task or task['began'] or not task['log']: return row
@@ -599,7 +603,6 @@ def submit(
 ):
     "Submit the outstanding runs to SLURM, and the figures after them (use slurm/submit.sh)."
     e = to_compute(experiment, settings, results_dir)
-    if not dry_run and not have_slurm(): raise no_slurm('sbatch', experiment)
     s = submission(expand(e), settings, results_dir, data_dir, flags, runs_per_task=runs_per_task,
                    max_parallel=max_parallel)
     if not figures_only:
@@ -623,9 +626,9 @@ def note_missing_data(name: str, data_dir: Path, refuse: bool) -> None:
     "Refuse, or note, a data set that a job could not read, or would have to download."
     from binenc.datasets import dataset_info
     if data_ready(name, data_dir): return
-    whole = f'folder:{Path(name.removeprefix("folder:")).resolve()}'
-    missing = (f'jobs run in the repository, where {name} means another folder: give the whole path, dataset={whole}'
-               if name.startswith('folder:') and dataset_info(name).place(data_dir) else
+    kind, own, path = name.partition(':')
+    missing = (f'jobs run in the repository, where {name} means another place: give the whole path, '
+               f'dataset={kind}:{Path(path).resolve()}' if own and dataset_info(name).place(data_dir) else
                f'{name} is not in {data_dir}, and compute nodes may have no internet: '
                f'run "binenc data {name}" on this node first')
     if refuse: raise UserError(missing)
@@ -638,7 +641,7 @@ def submitted(s: Submission, jobs: list[str], results_dir: Path) -> list[str]:
     return [f'submitted {arrays}the figures after (job {jobs[-1]})',
             f'watch:    binenc status {s.experiment}{there} --watch 30',
             f'cancel:   binenc cancel {s.experiment}{there}',
-            f'logs:     {s.logs}/',
+            f'logs:     {experiment_folder(s.experiment, s.results_dir) / "logs"}/',
             'continue: the same command again']
 
 # %% ../nbs/6_running/03_commands.ipynb #5b5b0301
@@ -661,16 +664,14 @@ def after(plan: Path):
     s = recorded(plan)
     finish_arrays(chosen(s.experiment, s.settings, s.results_dir), s)
 
-def finish_arrays(e: Experiment, s) -> None:
+def finish_arrays(e: Experiment, s: Submission) -> None:
     "Submit again what was interrupted, draw what there is, and list what failed."
     from filelock import FileLock
     try:
-        again = submit_again(e, s)
+        if again := submit_again(e, s):
+            out.print(f'what was interrupted or left was submitted again: jobs {", ".join(again)}')
     except UserError as error: # what there is can be drawn all the same
-        again = []
-        out.print(f'interrupted runs were not submitted again ({error}): repeat slurm/submit.sh')
-    if again:
-        out.print(f'interrupted runs were submitted again: jobs {", ".join(again)}')
+        out.print(f'what was interrupted or left was not submitted again ({error}): repeat slurm/submit.sh')
     with FileLock(experiment_folder(e.name, s.results_dir) / '.lock.figures'):
         try:
             draw([e.name], [], s.results_dir)
@@ -730,7 +731,7 @@ def show_tables(folder: Path) -> None:
     "Print the drawn tables, except those that would fill the screen."
     for path in sorted((folder / 'tables').glob('*.md')):
         if not path.name.startswith(('codes_', 'measures')):
-            out.print(f'\n{path.stem}\n\n{path.read_text()}')
+            out.print(f'\n{path.stem}\n\n{path.read_text(encoding="utf-8")}')
     out.print(f'figures and tables are in {folder / "figures"} and {folder / "tables"}')
 
 # %% ../nbs/6_running/03_commands.ipynb #5d6fc4d9

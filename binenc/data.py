@@ -185,7 +185,7 @@ def best_device() -> torch.device:
     "A GPU if there is one. Raises `UserError` in a SLURM job that was given one which torch cannot use."
     if torch.cuda.is_available(): return torch.device('cuda')
     given = os.environ.get('SLURM_JOB_GPUS') or os.environ.get('SLURM_STEP_GPUS')
-    if given and os.environ.get('CUDA_VISIBLE_DEVICES') != '': # empty: somebody wants the CPU
+    if given and os.environ.get('CUDA_VISIBLE_DEVICES') not in ('', '-1'): # somebody wants the CPU
         raise UserError(f'this job was given GPU {given}, but torch cannot use it: check nvidia-smi on '
                         f'{socket.gethostname()} and torch.version.cuda, or ask for no GPU to compute on the CPU')
     return torch.device('cpu')

@@ -17,6 +17,8 @@ import hashlib
 import json
 import math
 import os
+import struct
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -213,6 +215,7 @@ def _opened(path: Path) -> Iterator['Image.Image']:
     try:
         with Image.open(path) as image:
             if image.width * image.height > (Image.MAX_IMAGE_PIXELS or 1e18): raise Image.DecompressionBombError
+            if image.format == 'EPS': raise ValueError('it is a program that draws') # Ghostscript would execute it
             if _is_deep(image): raise ValueError('it has more than 8 bits per channel')
             frames = 1 if image.format == 'MPO' else getattr(image, 'n_frames', 1) # a telephone's may hold a preview
             if frames > 1: raise ValueError(f'it has {frames} frames')
@@ -251,11 +254,19 @@ def _upright(image: 'Image.Image') -> 'Image.Image':
     from PIL import Image
     image.load() # first: a TIFF is turned by that
     try:
-        value = image.getexif().get(ORIENTATION)
+        value = image.getexif().get(ORIENTATION) or _noted(image.info.get('exif', b'').removeprefix(b'Exif\0\0'))
         turn = TURNS.get(value[0] if isinstance(value, tuple | bytes) else int(value or 1))
     except Exception: # notes that nobody can read: the picture as it is, as viewers show it
         return image
     return image.transpose(Image.Transpose[turn]) if turn else image
+
+def _noted(exif: bytes) -> int | None:
+    "The orientation alone, as nearly all cameras write it: Pillow stops at the first note that is damaged."
+    order = '<' if exif[:2] == b'II' else '>'
+    [start] = struct.unpack_from(f'{order}I', exif, 4)
+    [number] = struct.unpack_from(f'{order}H', exif, start)
+    notes = (struct.unpack_from(f'{order}HHIH', exif, start + 2 + 12 * i) for i in range(number))
+    return next((value for tag, kind, _, value in notes if (tag, kind) == (ORIENTATION, 3)), None)
 
 def _on_white(image: 'Image.Image') -> 'Image.Image':
     "An image without transparency: what shows through is white, and not whatever the file has there."
@@ -278,8 +289,9 @@ def decoded_blocks(
 ) -> Iterator['np.ndarray']: # (b, c, h, w) uint8
     "All images in order. Raises `UserError` naming a file."
     import numpy as np
-    mode, first = 'L' if all(map(_is_grey_file, files)) else 'RGB', None
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor() as pool, warnings.catch_warnings():
+        warnings.filterwarnings('ignore', module='PIL') # about notes in files that do not matter
+        mode, first = 'L' if all(map(_is_grey_file, files)) else 'RGB', None
         for start in range(0, len(files), BLOCK):
             some = files[start:start + BLOCK]
             images = list(pool.map(lambda file: decode(file, mode, size), some))

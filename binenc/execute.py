@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['STATES', 'TRAIN', 'COPIES', 'DRAWS', 'TRAINS', 'HUGE_PAGES', 'DEAD', 'NO_MEMORY', 'IGNORED', 'TRAINING', 'LOOK',
-           'FIGURES', 'run_state', 'states', 'pending', 'notebook_path', 'check_parameters', 'new_shell', 'run_cells',
-           'engine', 'warm_up', 'Killed', 'Apart', 'device_here', 'failure_reason', 'execute_notebook', 'Stage',
-           'measuring', 'attacking', 'next_notebook', 'Attempt', 'failed', 'died', 'Watcher', 'Sweep', 'default_jobs',
-           'draw_figures', 'make_report']
+           'FIGURES', 'run_state', 'states', 'pending', 'notebook_path', 'check_parameters', 'new_shell', 'run_cell',
+           'run_cells', 'engine', 'warm_up', 'Killed', 'Apart', 'device_here', 'failure_reason', 'execute_notebook',
+           'Stage', 'measuring', 'attacking', 'next_notebook', 'Attempt', 'failed', 'died', 'Watcher', 'Sweep',
+           'default_jobs', 'draw_figures', 'make_report']
 
 # %% ../nbs/6_running/01_execute.ipynb #imports0
 import multiprocessing
@@ -27,8 +27,8 @@ from pathlib import Path
 
 import binenc
 from .errors import UserError
-from .files import read_json, write_json
-from .locks import StopOnSignal, cores, memory_kills, own_temporary_folder
+from .files import cannot_write, read_json, write_json
+from .locks import Owned, StopOnSignal, cores, memory_kills, own_temporary_folder
 from .run import DEFAULTS, Run
 from .store import RunFolder, experiment_folder, is_attacked, kept_rows, read_progress, run_folder, stored_names
 
@@ -98,19 +98,21 @@ def check_parameters(name: str, parameters: Iterable[str]) -> None:
 TRAIN = '4_training/train.ipynb'
 
 # %% ../nbs/6_running/01_execute.ipynb #3416225b
-def new_shell(errors: list): # -> an IPython shell
-    "A shell that appends what a cell raises to `errors`, in the format of notebooks; `SystemExit` is no error."
+def new_shell(): # -> an IPython shell, for `run_cell`
+    "A shell without windows and history, which keeps what cells raise."
     from IPython.core.interactiveshell import InteractiveShell
     from nbformat.v4 import new_output
     from traitlets.config import Config
 
     class Shell(InteractiveShell):
+        errors = []
+
         def enable_gui(self, gui=None):
             pass # there is no window
 
         def _showtraceback(self, etype, evalue, stb):
             if etype is not SystemExit:
-                errors.append(new_output('error', ename=etype.__name__, evalue=str(evalue), traceback=list(stb)))
+                self.errors.append(new_output('error', ename=etype.__name__, evalue=str(evalue), traceback=list(stb)))
 
     InteractiveShell.clear_instance()
     shell = Shell.instance(config=Config(
@@ -118,22 +120,28 @@ def new_shell(errors: list): # -> an IPython shell
     shell.enable_matplotlib('inline')
     return shell
 
-def run_cells(nb_man, *_, **__) -> None:
-    "Execute a notebook's code cells in this process, up to the first that fails or exits; papermill's engine."
+def run_cell(shell, source: str): # -> outputs in the format of notebooks, and IPython's result
+    "Execute a cell. What it raises is an output too, but for `SystemExit`."
     from IPython.utils.capture import capture_output
     from nbformat.v4 import new_output
-    errors = []
-    shell = new_shell(errors)
+    shell.errors = []
+    with capture_output() as said:
+        shell.display_trap.hook = sys.displayhook # else the shell would print the last value
+        result = shell.run_cell(source, store_history=True)
+    printed = {'stdout': said.stdout, 'stderr': said.stderr}
+    outputs = [new_output('stream', name=name, text=text) for name, text in printed.items() if text]
+    shown = [new_output('display_data', each.data, metadata=each.metadata) for each in said.outputs]
+    return outputs + shown + shell.errors, result
+
+# %% ../nbs/6_running/01_execute.ipynb #11024969
+def run_cells(nb_man, *_, **__) -> None:
+    "Execute a notebook's code cells in this process, up to the first that fails or exits; papermill's engine."
+    shell = new_shell()
     for i, cell in [(i, cell) for i, cell in enumerate(nb_man.nb.cells) if cell.cell_type == 'code']:
         nb_man.cell_start(cell, i)
-        with capture_output() as said:
-            result = shell.run_cell(cell.source, store_history=True)
-        printed = {'stdout': said.stdout, 'stderr': said.stderr}
-        cell.outputs = [new_output('stream', name=name, text=text) for name, text in printed.items() if text]
-        cell.outputs += [new_output('display_data', shown.data, metadata=shown.metadata) for shown in said.outputs]
-        cell.outputs += errors
+        cell.outputs, result = run_cell(shell, cell.source)
         cell.execution_count = shell.execution_count - 1
-        if errors:
+        if shell.errors:
             nb_man.cell_exception(cell, i, exception=result.error_in_exec)
         nb_man.cell_complete(cell, i)
         if not result.success: return
@@ -195,7 +203,8 @@ def _answer(question, parent: int, function: Callable, arguments: tuple) -> None
     try:
         answer = function(*arguments), None
     except Exception as error: # of papermill's, some cannot be pickled
-        answer = None, error if isinstance(error, UserError) else UserError(failure_reason(error))
+        kind = Owned if getattr(error, 'ename', '') == 'Owned' else UserError
+        answer = None, error if isinstance(error, UserError) else kind(failure_reason(error))
     question.send_bytes(pickle.dumps(answer))
 
 def device_here() -> str:
@@ -217,9 +226,8 @@ def failure_reason(error: Exception) -> str:
     name, value = getattr(error, 'ename', type(error).__name__), str(getattr(error, 'evalue', error))
     first = next((line for line in value.splitlines() if line.strip()), '')
     if isinstance(error, OSError) and error.strerror:
-        return (f'cannot write {error.filename or "the executed notebook"} ({error.strerror}): make room or choose '
-                'another folder, then repeat the command; it continues where it was')
-    return first if name == 'UserError' else f'{name}: {first}'
+        return str(cannot_write(error.filename or 'the executed notebook', error))
+    return first if name in ('UserError', 'Owned') else f'{name}: {first}'
 
 # %% ../nbs/6_running/01_execute.ipynb #b8aaa01c
 def execute_notebook(
@@ -283,8 +291,8 @@ class Attempt:
 
     def _refuse_owned(self) -> None:
         if owner := self.folder.owner:
-            raise UserError(f'run {self.run.id} is being computed by process {owner["pid"]} on {owner["host"]}: '
-                            'wait for it, or stop it first')
+            raise Owned(f'run {self.run.id} is being computed by process {owner["pid"]} on {owner["host"]}: '
+                        'wait for it, or stop it first')
 
     def _prepare(self) -> None:
         try:
@@ -321,6 +329,7 @@ def failed(attempt: Attempt, error: UserError) -> tuple[str, str]: # state and r
     "How an attempt ended that raised an error, or was killed; notes why a run failed."
     folder = attempt.folder
     if not attempt.stage.stored and folder.finished: return 'finished', f'note: {error}'
+    if isinstance(error, Owned): return 'running', str(error)
     if folder.owner: return 'running', ''
     if isinstance(error, Killed) and folder.stop_requested: return 'interrupted', ''
     try:
@@ -379,8 +388,7 @@ class Sweep:
         try:
             self.running[run] = Attempt(self.stage, run, *self.places)
         except UserError as error:
-            state, _ = run_state(run_folder(run, self.places[0]))
-            self.end(run, *(('running', '') if state == 'running' else ('failed', str(error))))
+            self.end(run, 'running' if isinstance(error, Owned) else 'failed', str(error))
 
     def end(self, run: Run, state: str, reason: str = '') -> None:
         self.outcome[run] = state, reason

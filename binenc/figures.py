@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from .arms import ARMS
 from .errors import UserError
 from .experiment import Experiment, parse_settings, part_line
-from .files import read_arrays
+from .files import read_arrays, short_name
 from .measures import MEASURES
 from .results import collect, diverged_line, histories, missing_line, select
 from .store import experiment_folder, resolve_experiment
@@ -36,7 +36,8 @@ from .store import experiment_folder, resolve_experiment
 COLUMN, PAGE = 3.3, 6.8 # inches
 STYLE = {'font.size': 8, 'axes.titlesize': 8, 'axes.labelsize': 8, 'legend.fontsize': 7, 'xtick.labelsize': 7,
          'ytick.labelsize': 7, 'lines.linewidth': 1.3, 'lines.markersize': 3, 'axes.spines.top': False,
-         'axes.spines.right': False, 'legend.frameon': False, 'figure.dpi': 150, 'savefig.dpi': 200, 'pdf.fonttype': 42}
+         'axes.spines.right': False, 'legend.frameon': False, 'figure.dpi': 150, 'savefig.dpi': 200, 'pdf.fonttype': 42,
+         'text.parse_math': False} # a dollar in the name of a class or a folder is one
 
 def use_style() -> None:
     "Make the style matplotlib's default for what follows."
@@ -281,7 +282,7 @@ def output_folder(
 ) -> Path:
     "Where figures go: the experiment's folder, `a+b` for several, and a folder below `parts/` for a part of the runs."
     folder = experiment_folder('+'.join(experiments), results_dir)
-    part = ' '.join(sorted(settings)).replace('/', '_')
+    part = short_name(' '.join(sorted(settings)).replace('/', '_'))
     return folder / 'parts' / part if part else folder
 
 # %% ../nbs/5_findings/02_figures.ipynb #e82981e8

@@ -187,18 +187,18 @@ def table_section(name: str, results_dir: str | Path = 'results') -> str:
     "Every table, except those that have a section of their own."
     paths = [path for path in drawn(name, results_dir, 'tables', '.md', TABLES) if not path.stem.startswith(ELSEWHERE)]
     if not paths: return paragraph(f'No table has been made yet: run "binenc figures {name}".')
-    return ''.join(f'<h3>{html.escape(TABLES.get(path.stem, path.stem))}</h3>\n' + from_markdown(path.read_text())
-                   for path in paths)
+    return ''.join(f'<h3>{html.escape(TABLES.get(path.stem, path.stem))}</h3>\n'
+                   + from_markdown(path.read_text(encoding='utf-8')) for path in paths)
 
 # %% ../nbs/5_findings/07_report.ipynb #ce79a702
 def stored_table(path: Path, otherwise: str) -> str:
     "A Markdown file as HTML, or a sentence where it is not there."
-    return from_markdown(path.read_text()) if path.exists() else paragraph(otherwise)
+    return from_markdown(path.read_text(encoding='utf-8')) if path.exists() else paragraph(otherwise)
 
 def claim_section(name: str, results_dir: str | Path = 'results') -> str:
     "The claims with verdicts and intervals."
     path = experiment_folder(name, results_dir) / 'claims.md'
-    if path.exists(): return folded(path.read_text())
+    if path.exists(): return folded(path.read_text(encoding='utf-8'))
     return paragraph(f'No claim has been tested yet: run "binenc figures {name}".')
 
 def folded(text: str) -> str:

@@ -23,7 +23,7 @@ from .errors import UserError, unknown
 from .evaluation import all_numbers, attacked_images, attacked_order, evaluate
 from .experiment import expand
 from .files import json_bytes, read_json, read_stored, remove_parts, write_json, write_stored
-from .locks import acquire, release
+from .locks import owning, writing
 from .measures import Measure, largest_difference, wanted_measures
 from .models import Classifier, build_classifier
 from .robustness import deepfool
@@ -94,11 +94,8 @@ def measure_run(
     predictions = {split: evaluate(trained.classifier, loader) for split, loader in trained.loaders.items()}
     numbers = all_numbers(run, trained.classifier, trained.loaders, predictions, wanted)
     folder = run_folder(run, results_dir)
-    acquire(folder.path, f'run {run.id}')
-    try:
+    with owning(folder.path, f'run {run.id}'), writing(folder.path):
         _store(folder, stored_numbers(run, results_dir), numbers, wanted, results_dir)
-    finally:
-        release(folder.path)
     return numbers
 
 # %% ../nbs/4_training/06_restored.ipynb #890a2392
@@ -253,12 +250,9 @@ def attack_run(
     folder, target = run_folder(run, results_dir), Target(load_run(run, results_dir, data_dir), images)
     other = load_run(source, results_dir, data_dir).classifier if source not in (None, run) else None
     weights = weights_digest(run, results_dir)
-    acquire(folder.path, f'run {run.id}')
-    try:
+    with owning(folder.path, f'run {run.id}'):
         rows = stored_rows(run, results_dir)
         return _all_rows(folder, target, wanted_attacks(run, source), other, rows[:0] if again else rows, weights, say)
-    finally:
-        release(folder.path)
 
 def _all_rows(folder: RunFolder, target: Target, names: list[str], source: Callable | None, rows: pd.DataFrame,
               weights: str, say: Callable) -> pd.DataFrame:
@@ -268,10 +262,10 @@ def _all_rows(folder: RunFolder, target: Target, names: list[str], source: Calla
         if folder.stop_requested: return rows
         new = new_rows(target, name, places, source, rows).assign(weights=weights)
         rows = pd.concat([rows, new[ROW]], ignore_index=True) if len(rows) else new[ROW]
-        _store_rows(folder, rows)
-        folder.renew()
         line = (f'batch {k}/{total}: {name}, images {places[0] + 1} to {places[-1] + 1}, '
                 f'median {new.relative.median():.4g}')
-        write_json(folder / 'progress-attack.json', {'batch': k, 'batches': total, 'line': line})
+        with writing(folder.path):
+            _store_rows(folder, rows)
+            write_json(folder / 'progress-attack.json', {'batch': k, 'batches': total, 'line': line})
         say(line)
     return rows

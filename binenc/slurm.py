@@ -4,13 +4,12 @@
 
 # %% auto #0
 __all__ = ['PATIENCE', 'LEAD', 'TIME', 'ACTIVE', 'ROW', 'TOO_MANY', 'FULL', 'MAKE_ROOM', 'ENDS', 'FINAL', 'START', 'MAX_IN_VAIN',
-           'CUT', 'scheduler', 'no_slurm', 'have_slurm', 'answers', 'max_array_size', 'job_name', 'plans_folder',
-           'write_plan', 'read_plan', 'planned_run', 'plan_record', 'record_plan', 'plan_records', 'Submission',
-           'recorded', 'values_of', 'last_value', 'seconds_of', 'lead_seconds', 'arrays', 'array_command',
-           'figures_command', 'Job', 'active_jobs', 'lines', 'queued', 'data_ready', 'to_submit', 'repository',
-           'sbatch', 'submitting', 'submit_runs', 'outstanding', 'dry_commands', 'send_all', 'taken_back', 'cancel',
-           'cancel_jobs', 'end_in', 'log_text', 'task_record', 'note_start', 'own_log', 'starts_in_vain', 'past',
-           'run_task', 'submit_again', 'to_continue']
+           'ERRORS', 'CUT', 'scheduler', 'answers', 'max_array_size', 'job_name', 'plans_folder', 'write_plan',
+           'read_plan', 'planned_run', 'plan_record', 'record_plan', 'plan_records', 'Submission', 'recorded',
+           'values_of', 'last_value', 'lead_seconds', 'arrays', 'array_command', 'figures_command', 'Job',
+           'active_jobs', 'lines', 'queued', 'data_ready', 'repository', 'sbatch', 'submitting', 'submit_runs',
+           'outstanding', 'dry_commands', 'send_all', 'taken_back', 'cancel', 'cancel_jobs', 'end_in', 'log_text',
+           'task_record', 'note_start', 'starts_in_vain', 'past', 'run_task', 'submit_again', 'to_continue']
 
 # %% ../nbs/6_running/02_slurm.ipynb #imports0
 import json
@@ -54,7 +53,9 @@ def scheduler(
     try:
         done = subprocess.run(words, capture_output=True, text=True, errors='replace', env=slurm_environment(),
                               timeout=PATIENCE, cwd=cwd)
-    except FileNotFoundError: raise no_slurm(command[0]) from None
+    except FileNotFoundError:
+        raise UserError(f'there is no SLURM here ({command[0]} is missing): '
+                        'use "binenc sweep" to run on this machine') from None
     except subprocess.TimeoutExpired as late:
         said = (late.stderr or b'').decode(errors='replace').strip()
         raise UserError(f'SLURM did not answer "{shlex.join(words)}" within {PATIENCE} s: try again'
@@ -62,13 +63,6 @@ def scheduler(
     if done.returncode: raise UserError(f'{command[0]} refused: {done.stderr.strip() or done.stdout.strip()}')
     print(done.stderr, end='', file=sys.stderr)
     return done.stdout
-
-def no_slurm(command: str, experiment: str = 'EXPERIMENT') -> UserError:
-    "The error where a command of SLURM is missing."
-    return UserError(f'there is no SLURM here ({command} is missing): '
-                     f'use "binenc sweep {experiment}" to run on this machine')
-
-def have_slurm() -> bool: return shutil.which('sbatch') is not None
 
 # %% ../nbs/6_running/02_slurm.ipynb #9436d178
 def answers(form: str, text: str) -> list[re.Match]:
@@ -88,8 +82,8 @@ def max_array_size(cluster: str = '') -> int:
 def job_name() -> str | None:
     "What `scontrol` calls this job: one task of an array, or a whole job; None outside of SLURM."
     env = os.environ
-    if 'SLURM_ARRAY_JOB_ID' not in env: return env.get('SLURM_JOB_ID')
-    return f'{env["SLURM_ARRAY_JOB_ID"]}_{env["SLURM_ARRAY_TASK_ID"]}'
+    names = env.get('SLURM_ARRAY_JOB_ID') or env.get('SLURM_JOB_ID'), env.get('SLURM_ARRAY_TASK_ID')
+    return '_'.join(filter(None, names)) or None
 
 # %% ../nbs/6_running/02_slurm.ipynb #faa0b093
 def plans_folder(experiment: str, results_dir: str | Path = 'results') -> Path:
@@ -155,8 +149,8 @@ class Submission:
     again: bool = False                  # whether a job submits what was interrupted, rather than a person
 
     @property
-    def logs(self) -> Path: # of the jobs
-        return experiment_folder(self.experiment, self.results_dir) / 'logs'
+    def output(self) -> str: # the flag that names the folder of logs; SLURM replaces what begins with %
+        return f'--output={experiment_folder(self.experiment, self.results_dir) / "logs"}/'.replace('%', '%%')
 
 def recorded(plan: Path) -> Submission:
     "The options with which a plan was submitted. Raises `UserError`."
@@ -178,16 +172,13 @@ def last_value(long: str, short: str, flags: Iterable[str]) -> str:
 LEAD = 180 # seconds
 TIME = re.compile(r'(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?')
 
-def seconds_of(time: str) -> float:
-    "A time limit in seconds; infinity if it is not a number, for example UNLIMITED."
-    if not (match := TIME.fullmatch(time)): return float('inf')
-    days, *parts = match.groups()
-    units = (3600, 60, 1) if days or parts[2] else (60, 1)
-    return int(days or 0) * 86_400 + sum(int(n or 0) * unit for n, unit in zip(parts, units, strict=False))
-
 def lead_seconds(flags: Iterable[str]) -> int:
     "How long before the time limit SLURM signals a task: at most a quarter of the limit."
-    return int(min(LEAD, seconds_of(last_value('--time', '-t', flags)) / 4))
+    if not (match := TIME.fullmatch(last_value('--time', '-t', flags))): return LEAD
+    days, *parts = match.groups()
+    units = (3600, 60, 1) if days or parts[2] else (60, 1)
+    limit = int(days or 0) * 86_400 + sum(int(n or 0) * unit for n, unit in zip(parts, units, strict=False))
+    return min(LEAD, limit // 4)
 
 # %% ../nbs/6_running/02_slurm.ipynb #adfc86dc
 def arrays(s: Submission) -> list[tuple[int, int]]: # (first task, number of tasks) of each
@@ -202,17 +193,14 @@ def array_command(s: Submission, first: int, tasks: int, before: Iterable[str] =
     flags = (f'--array=0-{tasks - 1}{throttle}', f'--comment={s.plan}:{first}',
              f'--cpus-per-task={s.runs_per_task * s.threads}',
              f'--signal=B:USR1@{lead_seconds((*s.train_flags, *s.flags))}', *s.train_flags, *s.flags)
-    return ['sbatch', '--parsable', f'--job-name=binenc-{s.experiment}', *_output(s, '%A_%a.out'), *flags,
+    return ['sbatch', '--parsable', f'--job-name=binenc-{s.experiment}', f'{s.output}%A_%a.out', *flags,
             *_with(before, wait=bool(s.max_parallel)), 'slurm/train.sbatch', str(s.plan), str(first)]
 
 def figures_command(s: Submission, jobs: Iterable[str]) -> list[str]:
     "The `sbatch` command of the job that waits for others, submits again what was interrupted, and draws."
     shared = [word for words in values_of('--account|-A|--mail-type|--mail-user', s.flags) for word in words]
-    return ['sbatch', '--parsable', f'--job-name=binenc-{s.experiment}-figures', *_output(s, 'figures-%j.out'),
+    return ['sbatch', '--parsable', f'--job-name=binenc-{s.experiment}-figures', f'{s.output}figures-%j.out',
             f'--comment={s.plan}', *shared, *s.figures_flags, *_with(jobs), 'slurm/figures.sbatch', str(s.plan)]
-
-def _output(s: Submission, name: str) -> list[str]:
-    return [f'--output={str(s.logs).replace("%", "%%")}/{name}'] # SLURM puts numbers in place of %A
 
 def _with(before: Iterable[str], wait: bool = True) -> list[str]:
     "Flags to wait for jobs, on their cluster."
@@ -237,7 +225,7 @@ def active_jobs(experiment: str, results_dir: str | Path) -> list[Job]:
     """The jobs of an experiment in this folder of results, those that draw figures too; none without SLURM.
     Raises `UserError` if SLURM does not answer."""
     records = plan_records(experiment, results_dir)
-    if not records or not have_slurm(): return [] # nothing was ever submitted: nobody needs to be asked
+    if not records or not shutil.which('squeue'): return [] # nothing was ever submitted: nobody needs to be asked
     ask = ['squeue', '--noheader', '--array', f'--name=binenc-{experiment},binenc-{experiment}-figures',
            '--format=binenc|%F|%K|%T|%r|%k', f'--states={ACTIVE}']
     clusters = sorted({cluster for record in records.values() for cluster in record.get('clusters', [''])})
@@ -265,11 +253,6 @@ def data_ready(name: str, root: Path) -> bool:
     root = root.resolve()
     with chdir(repository()):
         return dataset_info(name).place(root) is not None
-
-def to_submit(runs: list[Run], results_dir: Path) -> list[Run]:
-    "Runs that nobody has finished, computes, or has in the queue."
-    jobs = queued(runs[0].experiment, results_dir)
-    return [run for run in pending(runs, results_dir) if run.id not in jobs]
 
 def repository() -> Path:
     "Where slurm/ is: jobs run there. Raises `UserError` elsewhere."
@@ -305,6 +288,7 @@ def submit_runs(
 ) -> list[str]: # jobs: the arrays, then the figures
     "Submit an experiment's outstanding runs and the figures after them; nothing where none is outstanding."
     repository()
+    scheduler('squeue', '--version') # without SLURM nothing is written
     with submitting(experiment.name, s.results_dir):
         runs, before = outstanding(experiment, s, among)
         if not runs and among != []: return []
@@ -313,10 +297,11 @@ def submit_runs(
         return send_all(replace(s, plan=plan, runs=len(runs)), before)
 
 def outstanding(experiment: Experiment, s: Submission, among: list[Run] | None) -> tuple[list[Run], list[str]]:
-    "Runs to submit, and arrays that only the figures wait for."
-    if among == []: return [], sorted({job.name for job in active_jobs(experiment.name, s.results_dir) if job.ids})
-    runs = to_submit(expand(experiment), s.results_dir)
-    return [run for run in runs if among is None or run in among], []
+    "Runs that nobody has finished, computes, or has in the queue; and arrays, if only the figures wait for them."
+    jobs = queued(experiment.name, s.results_dir)
+    if among == []: return [], sorted({job.name for job in jobs.values()})
+    return [run for run in pending(expand(experiment), s.results_dir)
+            if run.id not in jobs and (among is None or run in among)], []
 
 def dry_commands(experiment: Experiment, s: Submission, among: list[Run] | None = None) -> list[list[str]]:
     "The commands that would be submitted, with stand-ins for the plan and the job numbers."
@@ -338,17 +323,17 @@ def send_all(s: Submission, before: Iterable[str] = (), send: Callable = sbatch)
     keep = partial(record_plan, s.plan)
     clusters = last_value('--clusters', '-M', (*s.train_flags, *s.flags)).split(',')
     keep(**{name: str(v) if isinstance(v, Path) else v for name, v in vars(s).items()}, clusters=clusters)
-    tasks = s.most_tasks
     while True:
-        try: return _send(replace(s, most_tasks=tasks), before, send, lambda jobs: keep(jobs=jobs))
+        try: return _send(s, before, send, lambda jobs: keep(jobs=jobs))
         except (UserError, KeyboardInterrupt) as error:
             refused = taken_back(s, error)
-        tasks = min(tasks, -(-s.runs // s.runs_per_task)) // 2
-        if not tasks or not re.search(TOO_MANY, str(refused)): break
+        tasks = sum(number for _, number in arrays(s)) // 2
+        if not tasks or not re.search(TOO_MANY, str(refused)):
+            for path in s.plan, s.plan.with_suffix('.json'):
+                path.unlink(missing_ok=True)
+            raise refused
         print(f'SLURM does not take so many: {tasks} tasks are tried, and the job that draws submits the rest')
-    for path in s.plan, s.plan.with_suffix('.json'):
-        path.unlink(missing_ok=True)
-    raise refused
+        s = replace(s, most_tasks=tasks)
 
 def _send(s: Submission, before: Iterable[str], send: Callable, keep: Callable) -> list[str]:
     jobs = {}
@@ -377,18 +362,12 @@ def cancel(jobs: Iterable[str]) -> None:
 
 # %% ../nbs/6_running/02_slurm.ipynb #222e32c4
 def cancel_jobs(experiment: str, results_dir: Path) -> list[Job]:
-    "Mark an experiment's plans and cancel its jobs. Raises `UserError` if SLURM does not do it; then neither is done."
+    "Cancel an experiment's jobs and mark its plans. Raises `UserError` if SLURM does not do it; then neither is done."
     with submitting(experiment, results_dir):
         jobs = active_jobs(experiment, results_dir)
-        plans = [plan for plan, about in plan_records(experiment, results_dir).items() if not about.get('cancelled')]
-        for plan in plans:
+        cancel(job.name for job in jobs)
+        for plan in plan_records(experiment, results_dir):
             record_plan(plan, cancelled=True)
-        try:
-            cancel(job.name for job in jobs)
-        except UserError:
-            for plan in plans:
-                record_plan(plan, cancelled=False)
-            raise
         return jobs
 
 # %% ../nbs/6_running/02_slurm.ipynb #3a91116e
@@ -417,6 +396,7 @@ def log_text(log: str | Path) -> str:
 
 # %% ../nbs/6_running/02_slurm.ipynb #ead7353d
 MAX_IN_VAIN = 10
+ERRORS = '/proc/self/fd/2' # a link to the file to which SLURM writes why it ends this job
 
 def task_record(run: Run, results_dir: str | Path) -> dict:
     """`job`, `starts`, `log`, `epoch` (when it began) and `in_vain` (starts before it that completed no epoch) of the
@@ -428,14 +408,12 @@ def note_start(run: Run, results_dir: Path, again: bool = False) -> None:
     "Note in a run's folder that this task computes it; `again` as in `Submission`."
     record = task_record(run, results_dir)
     in_vain = starts_in_vain(run, results_dir) if again or record.get('job') == job_name() else 0
-    about = {'job': job_name(), 'starts': record.get('starts', 0) + 1, 'log': own_log(),
+    about = {'job': job_name(), 'starts': record.get('starts', 0) + 1, 'log': os.path.realpath(ERRORS),
              'epoch': _epochs(run, results_dir), 'in_vain': in_vain}
     try:
         write_json(run_folder(run, results_dir) / 'job.json', about)
     except (OSError, UserError) as error:
         print(f'{run.id}: {error}', flush=True) # its attempt fails with the same; others go on
-
-def own_log() -> str: return os.path.realpath('/proc/self/fd/2') # to which SLURM writes why it ends this job
 
 def _epochs(run: Run, results_dir: Path) -> int: return read_progress(run_folder(run, results_dir)).get('epoch', 0)
 
@@ -511,7 +489,7 @@ class _Log(Watcher):
 
 def _end_task(runs: list[Run], left: list[Run], results_dir: Path) -> int: # exit code
     "Requeue this task if its runs have to be continued."
-    end = end_in(log_text(own_log()))
+    end = end_in(log_text(os.path.realpath(ERRORS)))
     if not left or end in FINAL:
         return 0 if all(state in ('finished', 'running') for state, _ in states(runs, results_dir)) else 1
     if all(starts_in_vain(run, results_dir) >= MAX_IN_VAIN for run in left):

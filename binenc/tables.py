@@ -315,7 +315,7 @@ def save_table(table: pd.DataFrame, folder: str | Path, name: str, markdown: str
     paths = [Path(folder) / 'tables' / f'{name}.{ending}' for ending in ('csv', 'md')]
     paths[0].parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(paths[0], index=False)
-    paths[1].write_text(markdown)
+    paths[1].write_text(markdown, encoding='utf-8')
     return paths
 
 # %% ../nbs/5_findings/03_tables.ipynb #663da417

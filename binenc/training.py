@@ -29,18 +29,18 @@ from torch import Tensor, nn
 from .arms import ARMS
 from .data import DeviceLoader, about_images, best_device, epoch_seed, load_splits, make_loaders, ranks_in_class
 from .errors import UserError
-from .evaluation import Predictions, all_numbers, evaluate, history_rows
+from .evaluation import Predictions, all_numbers, evaluate, history_rows, image_outputs
 from .files import (
-    json_bytes, package_version, read_bytes, read_json, read_stored, remove_parts, write_bytes, write_json,
+    array_bytes, json_bytes, package_version, read_bytes, read_json, read_stored, remove_parts, write_bytes, write_json,
     write_stored)
-from .locks import Timer, acquire, cpu_maker, gpu_memory_share, release
+from .locks import Timer, acquire, check_owner, cpu_maker, gpu_memory_share, owning, release, writing
 from .losses import build_loss
 from .measures import MEASURES
 from .models import Classifier, build_classifier
 from .run import Run, stored_run
 from .schedules import gamma_at, lr_at, output_lr_at
 from .store import (
-    WEIGHTS, RunFolder, history_bytes, metrics_bytes, read_progress, record_start, run_folder, tidied)
+    OUTPUTS, WEIGHTS, RunFolder, history_bytes, metrics_bytes, read_progress, record_start, run_folder, tidied)
 
 # %% ../nbs/4_training/05_training.ipynb #9148dbf9
 @dataclass
@@ -164,10 +164,11 @@ def save_checkpoint(folder: RunFolder, training: Training) -> None:
     "Write a checkpoint atomically and keep the previous one. Raises `UserError` on a full disk; the old ones stay."
     buffer = io.BytesIO()
     torch.save(training.state(), buffer)
-    write_bytes(folder / NEW, buffer.getvalue())
-    if (folder / CHECKPOINT).exists():
-        (folder / CHECKPOINT).replace(folder / PREVIOUS)
-    (folder / NEW).replace(folder / CHECKPOINT)
+    with writing(folder.path):
+        write_bytes(folder / NEW, buffer.getvalue())
+        if (folder / CHECKPOINT).exists():
+            (folder / CHECKPOINT).replace(folder / PREVIOUS)
+        (folder / NEW).replace(folder / CHECKPOINT)
 
 def remove_checkpoints(folder: RunFolder) -> None:
     "Once a run has finished, nothing continues it."
@@ -278,8 +279,8 @@ def print_progress(progress: dict) -> None:
 # %% ../nbs/4_training/05_training.ipynb #ff886530
 class Log:
     "What a run tells of itself: the seconds of its parts, and how far it is, in a file and to whoever listens."
-    def __init__(self, folder: RunFolder, say: Callable[[dict], None] = print_progress):
-        self.folder, self.say, self.last = folder, say, time.perf_counter()
+    def __init__(self, folder: RunFolder, say: Callable[[dict], None] = print_progress, notes: Iterable[str] = ()):
+        self.folder, self.say, self.notes, self.last = folder, say, notes, time.perf_counter()
         self.seconds = dict(read_progress(folder).get('seconds') or {}) # continues what was counted before
         self.reported = Timer()
 
@@ -292,9 +293,10 @@ class Log:
 
     def report(self, training: Training, rate: float | None = None, stopped: bool = False) -> None:
         "Write `progress.json`; say it if the speed of an epoch (images/s) is given."
-        self.folder.renew()
         progress = progress_of(training, rate) | {'seconds': self.seconds, 'stopped': stopped}
-        write_json(self.folder / 'progress.json', progress)
+        progress['notes'] += self.notes
+        with writing(self.folder.path):
+            write_json(self.folder / 'progress.json', progress)
         self.reported.reset()
         if rate is not None:
             self.say(progress)
@@ -309,10 +311,10 @@ class WayBack:
         self.folder, self.state, self.long, self.looked = folder, None, True, Timer()
 
     def look(self) -> None:
-        "Give a sign of life in a long epoch, and raise `EpochLeft` if a stop is requested."
+        "In a long epoch, raise `EpochLeft` if a stop is requested, and `Owned` if another process took the run over."
         if self.long and self.looked.due(LONG_EPOCH):
             self.looked.reset()
-            self.folder.renew()
+            check_owner(self.folder.path)
             if self.folder.stop_requested: raise EpochLeft
 
     def after_epoch(self, training: Training, seconds: float) -> None:
@@ -354,8 +356,9 @@ def after_epoch(training: Training, loaders: dict[str, DeviceLoader], log: Log, 
     images, seconds = len(loaders['train']), log.lap('training')
     measured = measure_epoch(training, loaders) if measures_now(training) else None
     if measured:
-        for name, content in files_so_far(training, loaders['train']).items():
-            write_bytes(log.folder / name, content)
+        with writing(log.folder.path):
+            for name, content in files_so_far(training, loaders['train']).items():
+                write_bytes(log.folder / name, content)
         log.lap('measuring')
     stop = log.folder.stop_requested and training.epoch < training.run.epochs
     if measured or stop or saved.due(CHECKPOINT_SECONDS):
@@ -415,17 +418,19 @@ def finish(training: Training, loaders: dict[str, DeviceLoader], log: Log,
     metrics = all_numbers(folder.run, classifier, loaders, predictions)
     if not predictions['train'].finite:
         metrics['diverged'] = 1.
-    files = {**files_so_far(training, loaders['train']), WEIGHTS: weight_bytes(classifier, folder.run.id)}
+    files = {**files_so_far(training, loaders['train']), WEIGHTS: weight_bytes(classifier, folder.run.id),
+             OUTPUTS: array_bytes(image_outputs(predictions['train'], predictions['test']))}
     if folder.run.store_latents:
         files['latents.npz'] = latent_bytes(predictions, loaders['train'].classes, folder.run.id)
     log.lap('final')
     log.report(training)
-    about = json_bytes(read_json(folder / 'run.json') | {'seconds': log.seconds})
-    # metrics.json comes last: a run that has it is finished
-    write_stored(folder.path, {'run.json': about} | files | {
-        'metrics.json': metrics_bytes(folder.run, metrics, measured_by(MEASURES))})
-    remove_checkpoints(folder)
-    (folder / 'stop').unlink(missing_ok=True)
+    with writing(folder.path):
+        about = json_bytes(read_json(folder / 'run.json') | {'seconds': log.seconds})
+        # metrics.json comes last: a run that has it is finished
+        write_stored(folder.path, {'run.json': about} | files | {
+            'metrics.json': metrics_bytes(folder.run, metrics, measured_by(MEASURES))})
+        remove_checkpoints(folder)
+        (folder / 'stop').unlink(missing_ok=True)
     return metrics
 
 # %% ../nbs/4_training/05_training.ipynb #48b7d830
@@ -459,15 +464,13 @@ def train(
     check_precision(run)
     device = prepare(run)
     splits = load_splits(run, data_dir)
-    acquire(folder.path, f'run {run.id}')
-    try:
+    with owning(folder.path, f'run {run.id}') as notes:
         if folder.metrics is not None: return folder.metrics # finished by another while the data was loading
-        remove_parts(folder.path)
-        record_start(folder, device_name(device), about_images(splits))
-        log, loaders = Log(folder, say), make_loaders(run, splits, device)
+        with writing(folder.path):
+            remove_parts(folder.path)
+            record_start(folder, device_name(device), about_images(splits))
+        log, loaders = Log(folder, say, notes), make_loaders(run, splits, device)
         training = new_training(run, splits['train'].images.shape[1:], len(splits['train'].classes), device)
         for note in (*splits['train'].notes, *few_vertices(training)):
             print(f'note: {note}', flush=True)
         return finish(training, loaders, log, fit(training, loaders, log))
-    finally:
-        release(folder.path)

@@ -55,11 +55,11 @@ addEventListener('load', () => setTimeout(() => {{
 
 def measured(page, width, folder, *options, query=''):
     """What a browser says of a page in a window of that width; the page is changed, so that it counts its errors."""
-    text = page.read_text()
+    text = page.read_text(encoding='utf-8')
     if LISTEN not in text:
-        page.write_text(re.sub('<head>', lambda head: head[0] + LISTEN, text, count=1))
+        page.write_text(re.sub('<head>', lambda head: head[0] + LISTEN, text, count=1), encoding='utf-8')
     outside = folder / 'outside.html'
-    outside.write_text(OUTSIDE.format(width=width, url=page.absolute().as_uri() + query))
+    outside.write_text(OUTSIDE.format(width=width, url=page.absolute().as_uri() + query), encoding='utf-8')
     command = [CHROMIUM, *OPTIONS, *options, f'--user-data-dir={folder / "profile"}', '--dump-dom', outside.as_uri()]
     dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     title = re.search(r'<title>(.*?)</title>', dom)

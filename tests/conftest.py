@@ -121,7 +121,7 @@ def compute(folder):
         for words in ('sweep', 'demo', *settings(**EXPERIMENT)), ('figures', 'tiny', '--jobs', 1):
             done = command(*words, cwd=folder)
             assert done.returncode == 0, done.stdout + done.stderr
-            (folder / f'{words[0]}.txt').write_text(done.stdout)
+            (folder / f'{words[0]}.txt').write_text(done.stdout, encoding='utf-8')
             patch.setattr('binenc.execute.execute_notebook', run_notebook_here)
 
 

@@ -21,6 +21,7 @@ STORED = (
     'metrics.json',
     'history.csv',
     'latents.npz',
+    'outputs.npz',
     'snapshots.npz',
     'weights.safetensors',
 )  # what a finished run leaves for figures
@@ -97,7 +98,7 @@ def read_until(process, beginning):
 
 def run_of(folder):
     """The run that a folder's run.json describes."""
-    return Run(**json.loads((Path(folder) / 'run.json').read_text())['run'])
+    return Run(**json.loads((Path(folder) / 'run.json').read_text(encoding='utf-8'))['run'])
 
 
 # a process that is to be killed is forked from a server that has imported torch, which takes seconds
@@ -161,7 +162,7 @@ def run_notebook_here(name, output, parameters):
     from binenc.execute import notebook_path
 
     names = {'__name__': '__notebook__'}
-    for cell in json.loads(notebook_path(name).read_text())['cells']:
+    for cell in json.loads(notebook_path(name).read_text(encoding='utf-8'))['cells']:
         if cell['cell_type'] != 'code':
             continue
         exec(compile(''.join(cell['source']), name, 'exec'), names)
@@ -182,7 +183,7 @@ def definitions_of(name):
     from binenc.execute import notebook_path
 
     names = {'__name__': name}
-    for cell in json.loads(notebook_path(name).read_text())['cells']:
+    for cell in json.loads(notebook_path(name).read_text(encoding='utf-8'))['cells']:
         if cell['cell_type'] == 'code':
             exec(compile(''.join(cell['source']), name, 'exec'), names)
     return names

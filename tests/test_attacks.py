@@ -248,7 +248,7 @@ def test_interrupted_attacks_continue(results):
         except Killed:
             assert not folder.owner and not is_attacked(run, IMAGES, source, results)
     assert again == said and is_attacked(run, IMAGES, source, results)
-    assert (folder / TABLE).read_bytes() == whole and TABLE in (folder / SUMS).read_text()
+    assert (folder / TABLE).read_bytes() == whole and TABLE in (folder / SUMS).read_text(encoding='utf-8')
     assert not check_stored(folder.path)
     attack_run(run, source, IMAGES, False, results, say=again.append)
     assert again == said
@@ -272,7 +272,7 @@ def test_rows_of_other_weights_do_not_count(results):
     run, source = pair()
     attack_run(run, source, IMAGES, False, results, say=list)
     folder = run_folder(run, results)
-    weights, sums = (folder / WEIGHTS).read_bytes(), (folder / SUMS).read_text()
+    weights, sums = (folder / WEIGHTS).read_bytes(), (folder / SUMS).read_text(encoding='utf-8')
     (folder / WEIGHTS).write_bytes(weights + b' ')
     assert stored_rows(run, results).empty and not is_attacked(run, 1, source, results)
     (folder / WEIGHTS).write_bytes(weights)
@@ -283,7 +283,7 @@ def test_rows_of_other_weights_do_not_count(results):
     with pytest.raises(UserError, match='damaged'):
         stored_rows(run, results)
     (folder / TABLE).write_bytes(table)
-    (folder / SUMS).write_text(sums)
+    (folder / SUMS).write_text(sums, encoding='utf-8')
 
 
 def test_one_percent_decides_who_wins():

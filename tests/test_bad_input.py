@@ -110,7 +110,7 @@ def damaged_image(path):
 
 
 def no_image(path):
-    (path / 'train' / 'dog' / '3.png').write_text('not an image')
+    (path / 'train' / 'dog' / '3.png').write_text('not an image', encoding='utf-8')
 
 
 def other_size(path):
@@ -237,7 +237,7 @@ def test_damaged_metrics(command, copy, content):
     run is repeated."""
     path = one_run(copy) / 'metrics.json'
     whole = path.read_bytes()
-    path.write_text(content)
+    path.write_text(content, encoding='utf-8')
     others = {k: v for k, v in contents(copy / 'results' / 'tiny' / 'runs').items() if k.parts[0] != path.parent.name}
     done = command('status', 'tiny', cwd=copy)
     assert (
@@ -256,7 +256,7 @@ def test_damaged_metrics(command, copy, content):
 def test_damaged_metrics_in_figures(command, tables_here, copy):
     """Figures are drawn of the runs that are whole; the damaged one is named."""
     path = one_run(copy) / 'metrics.json'
-    path.write_text('{')
+    path.write_text('{', encoding='utf-8')
     (copy / 'results' / 'tiny' / 'runs.csv').unlink()  # where the numbers are kept as well
     done = command('figures', 'tiny', cwd=copy)
     assert done.returncode == 0 and '1 of 8 runs' in done.stdout and path.parent.name in done.stdout, (
@@ -265,12 +265,12 @@ def test_damaged_metrics_in_figures(command, tables_here, copy):
 
 
 def spoil_history(folder):
-    (folder / 'history.csv').write_text('epoch,split,met')
+    (folder / 'history.csv').write_text('epoch,split,met', encoding='utf-8')
 
 
 def half_history(folder):
-    text = (folder / 'history.csv').read_text()
-    (folder / 'history.csv').write_text(text[: len(text) // 2])
+    text = (folder / 'history.csv').read_text(encoding='utf-8')
+    (folder / 'history.csv').write_text(text[: len(text) // 2], encoding='utf-8')
 
 
 def spoil_latents(folder):
@@ -278,7 +278,7 @@ def spoil_latents(folder):
 
 
 def spoil_run(folder):
-    (folder / 'run.json').write_text('{"id": ')
+    (folder / 'run.json').write_text('{"id": ', encoding='utf-8')
 
 
 @pytest.mark.parametrize(
@@ -303,9 +303,9 @@ def test_damaged_run_json_of_a_started_run(command, tmp_path, tiny):
     """Refused before anything is overwritten."""
     folder = run_folder(tiny, tmp_path / 'results')
     folder.path.mkdir(parents=True)
-    (folder / 'run.json').write_text('{"id": ')
+    (folder / 'run.json').write_text('{"id": ', encoding='utf-8')
     refused(command('run', *FAST, cwd=tmp_path), 'run.json', 'damaged', 'remove it')
-    assert (folder / 'run.json').read_text() == '{"id": '
+    assert (folder / 'run.json').read_text(encoding='utf-8') == '{"id": '
 
 
 @pytest.mark.parametrize(
@@ -321,7 +321,7 @@ def test_damaged_run_json_of_a_started_run(command, tmp_path, tiny):
 )
 def test_damaged_experiment_json(command, copy, content):
     """Named by each command that reads it; the runs stay."""
-    (copy / 'results' / 'tiny' / 'experiment.json').write_text(content)
+    (copy / 'results' / 'tiny' / 'experiment.json').write_text(content, encoding='utf-8')
     before = contents(copy / 'results')
     for word in 'status', 'figures', 'sweep', 'plan':
         refused(command(word, 'tiny', cwd=copy))
@@ -341,11 +341,12 @@ def test_damaged_experiment_json(command, copy, content):
 def test_selection_that_is_not_possible(command, copy, rule, named):
     """An unknown rule, and selection by a split that the runs do not have."""
     path = copy / 'results' / 'tiny' / 'experiment.json'
-    path.write_text(json.dumps({**json.loads(path.read_text()), 'selection': rule}))
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding='utf-8')), 'selection': rule}), encoding='utf-8')
     if rule == 'val':
         for metrics in (copy / 'results' / 'tiny' / 'runs').glob('*/metrics.json'):
             metrics.write_text(
-                json.dumps({k: v for k, v in json.loads(metrics.read_text()).items() if not k.startswith('val_')})
+                json.dumps({k: v for k, v in json.loads(metrics.read_bytes()).items() if not k.startswith('val_')}),
+                encoding='utf-8',
             )
     accept(copy / 'results' / 'tiny')
     refused(command('figures', 'tiny', cwd=copy), *named)
@@ -369,11 +370,11 @@ def test_no_results_yet(command, tmp_path):
 
 def test_results_folder_is_a_file(command, tmp_path):
     """Named, and left as it is."""
-    (tmp_path / 'results').write_text('my notes')
+    (tmp_path / 'results').write_text('my notes', encoding='utf-8')
     refused(command('run', *FAST, cwd=tmp_path), 'results', 'choose another')
     refused(command('sweep', 'demo', cwd=tmp_path), 'results', 'choose another')
     refused(command('plan', 'demo', cwd=tmp_path), 'results', 'choose another')
-    assert (tmp_path / 'results').read_text() == 'my notes'
+    assert (tmp_path / 'results').read_text(encoding='utf-8') == 'my notes'
 
 
 def mounted(folder, options):

@@ -35,10 +35,10 @@ def test_what_is_written(tmp_path, monkeypatch):
     bench(['a'], results_dir=tmp_path, say=lambda line: None)
     result = bench(['b'], results_dir=tmp_path, say=lambda line: None)
     (path,) = (tmp_path / 'bench').glob('*.json')
-    assert json.loads(path.read_text()) == result and list(result['rows']) == ['a', 'b']
+    assert json.loads(path.read_text(encoding='utf-8')) == result and list(result['rows']) == ['a', 'b']
     assert all(row['same'] and row['reached'] and row['date'] for row in result['rows'].values())
-    assert path.with_suffix('.md').read_text() == bench_table(result)
-    path.write_text(json.dumps(result | {'machine': result['machine'] | {'cpu': 'another'}}))
+    assert path.with_suffix('.md').read_text(encoding='utf-8') == bench_table(result)
+    path.write_text(json.dumps(result | {'machine': result['machine'] | {'cpu': 'another'}}), encoding='utf-8')
     assert list(bench(['b'], results_dir=tmp_path, say=lambda line: None)['rows']) == ['b']
 
 
@@ -61,6 +61,6 @@ def test_wrong_answer_is_seen(monkeypatch):
 def test_what_is_stored():
     """The committed table is made of the committed numbers; every row reached its goal with the same answer."""
     stored = REPO / 'results' / 'bench'
-    result = json.loads((stored / 'cpu.json').read_text())
-    assert (stored / 'cpu.md').read_text() == bench_table(result) and set(result['rows']) == set(ROWS)
+    result = json.loads((stored / 'cpu.json').read_text(encoding='utf-8'))
+    assert (stored / 'cpu.md').read_text(encoding='utf-8') == bench_table(result) and set(result['rows']) == set(ROWS)
     assert all(row['reached'] and row['same'] is not False for row in result['rows'].values())

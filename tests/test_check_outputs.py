@@ -31,13 +31,13 @@ def test_same_outputs(committed):
 
 def test_another_output(committed):
     """The cell and the lines are named."""
-    committed.write_text(committed.read_text().replace('print(1 + 1)', 'print(1 + 2)'))
+    committed.write_text(committed.read_text('utf-8').replace('print(1 + 1)', 'print(1 + 2)'), encoding='utf-8')
     assert check_outputs.check(committed) == ['cell 1\n    --- committed\n    +++ now\n    @@ -1 +1 @@\n    -2\n    +3']
 
 
 def test_failing_cell(committed):
     """An error is one finding, and names itself."""
-    committed.write_text(committed.read_text().replace('print(1 + 1)', '1 / 0'))
+    committed.write_text(committed.read_text(encoding='utf-8').replace('print(1 + 1)', '1 / 0'), encoding='utf-8')
     (found,) = check_outputs.check(committed)
     assert 'ZeroDivisionError' in found
 

@@ -217,10 +217,10 @@ def test_one_missing_run(tmp_path, command):
     assert not (tmp_path / 'results' / 'made-up' / 'claims.md').exists()
     done = command('claims', 'made-up', '--partial', cwd=tmp_path)
     assert done.returncode == 0 and 'partial' in done.stdout
-    report = json.loads((tmp_path / 'results' / 'made-up' / 'claims.json').read_text())
+    report = json.loads((tmp_path / 'results' / 'made-up' / 'claims.json').read_text(encoding='utf-8'))
     assert report['partial'] and last.id in report['missing'] and report['learning_rates'] == [1e-3]
     assert report['replicates'] == [0, 1, 2, 3, 4] and verdicts_of(report)['accurate'] == SUPPORTED
-    assert '**Partial.**' in (tmp_path / 'results' / 'made-up' / 'claims.md').read_text()
+    assert '**Partial.**' in (tmp_path / 'results' / 'made-up' / 'claims.md').read_text(encoding='utf-8')
 
 
 def test_a_replicate_without_any_run(tmp_path):
@@ -244,12 +244,12 @@ def test_files_are_reproducible_and_listed(tmp_path):
     folder = tmp_path / 'made-up'
     before = {name: (folder / name).read_bytes() for name in ('claims.json', 'claims.md')}
     assert claims_bytes(report_of(tmp_path)) == before and not check_stored(folder)
-    assert all(name in (folder / 'SHA256SUMS').read_text() for name in before)
+    assert all(name in (folder / 'SHA256SUMS').read_text(encoding='utf-8') for name in before)
     report = json.loads(before['claims.json'])
     assert report['n'] == 5 and report['selection'] == 'val' and not report['partial'] and report['format'] == 1
     assert {arm: len(ids) for arm, ids in report['runs'].items()} == dict.fromkeys((METHOD, *OTHERS), 5)
     assert all('lr0.002' in run_id for ids in report['runs'].values() for run_id in ids)
-    (folder / 'claims.md').write_text('edited')
+    (folder / 'claims.md').write_text('edited', encoding='utf-8')
     assert len(check_stored(folder)) == 1
 
 
@@ -284,7 +284,7 @@ def test_published_numbers_travel_with_the_package():
     """The table has its sources, and setup.py installs it."""
     table = pd.read_csv(REPO / 'binenc' / 'published_results.csv')
     assert table.source.notna().all() and len(table) > 100
-    assert "package_data={'binenc': ['published_results.csv']" in (REPO / 'setup.py').read_text()
+    assert "package_data={'binenc': ['published_results.csv']" in (REPO / 'setup.py').read_text(encoding='utf-8')
     assert binenc.__file__.endswith('binenc/__init__.py')
 
 
@@ -314,4 +314,4 @@ def test_committed_claims_follow_from_the_runs(name):
         'selection.csv': table.to_csv(index=False),
     }
     for file, text in drawn.items():
-        assert (RESULTS / name / 'tables' / file).read_text() == text, file
+        assert (RESULTS / name / 'tables' / file).read_text(encoding='utf-8') == text, file

@@ -25,7 +25,7 @@ def test_every_page_is_there(book):
     assert chapters == {path.stem for path in (book / 'chapters').glob('*/[0-9]*.html')}
     modules = {name.partition('_')[2] for name in chapters}
     assert modules == {path.stem for path in (book / 'reference').glob('*.html')}
-    front = (book / 'index.html').read_text()
+    front = (book / 'index.html').read_text(encoding='utf-8')
     assert (book / 'reports' / 'demo.html').exists()
     for page in (*book.glob('chapters/*.html'), *book.glob('reference/*.html'), *book.glob('reports/*.html')):
         assert f'href="{page.relative_to(book)}"' in front, page

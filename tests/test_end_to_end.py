@@ -42,7 +42,7 @@ def runs_of(folder):
 
 def test_sweep_says_what_it_does(finished):
     """The sweep counts what is to do and what became of it."""
-    said = (finished / 'sweep.txt').read_text()
+    said = (finished / 'sweep.txt').read_text(encoding='utf-8')
     device = 'GPU' if torch.cuda.is_available() else 'CPU'
     assert '2 of 8 runs to do' in said and f' at a time on the {device}' in said
     assert said.count(': finished in ') == 2 and '8 finished of 8 runs' in said, said
@@ -98,12 +98,13 @@ def test_status(command, finished):
 
 def test_every_figure_and_table_is_there(finished):
     """All figures as PDF and PNG, all tables as CSV and Markdown; `figures` prints the tables."""
-    folder, said = finished / 'results' / 'tiny', (finished / 'figures.txt').read_text()
+    folder, said = finished / 'results' / 'tiny', (finished / 'figures.txt').read_text(encoding='utf-8')
     for name in FIGURES:
         assert (folder / 'figures' / f'{name}.pdf').read_bytes().startswith(b'%PDF')
         assert (folder / 'figures' / f'{name}.png').read_bytes().startswith(b'\x89PNG')
     for name in TABLES:
-        table, text = pd.read_csv(folder / 'tables' / f'{name}.csv'), (folder / 'tables' / f'{name}.md').read_text()
+        table = pd.read_csv(folder / 'tables' / f'{name}.csv')
+        text = (folder / 'tables' / f'{name}.md').read_text('utf-8')
         assert (
             list(table.model.unique()) == ['BinEnc', 'LinPen', 'NonlinPen', 'NoPen']
             and (table.n[table.metric != 'distance of peaks'] == 2).all()
@@ -168,7 +169,8 @@ def test_missing_run_is_named(command, tables_here, copy):
     assert done.returncode == 0 and 'tiny: 1 of 8 runs are missing' in done.stdout, done.stderr
     for name in TABLES:
         assert (
-            f'1 of 8 runs are missing: {gone.id}' in (copy / 'results' / 'tiny' / 'tables' / f'{name}.md').read_text()
+            f'1 of 8 runs are missing: {gone.id}'
+            in (copy / 'results' / 'tiny' / 'tables' / f'{name}.md').read_text('utf-8')
         )
     table = pd.read_csv(copy / 'results' / 'tiny' / 'tables' / 'table1_accuracy.csv')
     assert table[table.model == 'NoPen'].n.eq(1).all() and table[table.model == 'BinEnc'].n.eq(2).all()
@@ -197,7 +199,7 @@ def test_two_experiments_as_columns(command, draw_here, copy):
     table = pd.read_csv(folder / 'tables' / 'table1_accuracy.csv')
     assert list(table.experiment.unique()) == ['Digits', 'Other']
     assert list(table[table.experiment == 'Other'].model.unique()) == ['BinEnc', 'NoPen']
-    text = (folder / 'tables' / 'table1_accuracy.md').read_text()
+    text = (folder / 'tables' / 'table1_accuracy.md').read_text(encoding='utf-8')
     assert (
         'Digits: one run for each model and replicate' in text
         and 'Other: learning rate with the best test accuracy' in text
@@ -211,7 +213,7 @@ def test_experiments_of_one_title_stay_apart(copy):
 
     add_experiment(copy)
     path = copy / 'results' / 'other' / 'experiment.json'
-    path.write_text(path.read_text().replace('"Other"', '"Digits"'))
+    path.write_text(path.read_text(encoding='utf-8').replace('"Other"', '"Digits"'), encoding='utf-8')
     (path.parent / 'SHA256SUMS').unlink()
     results = figures.StoredResults(['tiny', 'other'], copy / 'results')
     reports, refused = claims.judged_experiments(results.experiments, copy / 'results')
@@ -282,7 +284,7 @@ def test_figures_read_each_file_once(copy):
     command = [*map(str, command)]
     done = subprocess.run(command, cwd=copy, env=environment(), capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    opened = (copy / 'log').read_text().splitlines()
+    opened = (copy / 'log').read_text(encoding='utf-8').splitlines()
     stored = [path for path in opened if '/tables/' not in path]
     read = Counter(path for path in stored if Path(path).suffix in ('.csv', '.npz', '.json', '.gz'))
     assert len(read) > 10 and set(read.values()) == {1}, read.most_common(5)

@@ -15,7 +15,7 @@ from binenc.run import CHOICES, DEFAULTS, Run, settings_of, stored_run
 from binenc.store import keep_experiment, kept_rows, resolve_experiment
 
 GOLDEN = Path(__file__).parent / 'golden'
-RELEASED = json.loads((GOLDEN / 'runs.json').read_text())
+RELEASED = json.loads((GOLDEN / 'runs.json').read_text(encoding='utf-8'))
 
 
 def test_defaults_never_change():

@@ -34,7 +34,7 @@ def test_a_failed_measurement_unfinishes_no_run(clone):
     folder = run_folder(run, clone)
     folder.path.mkdir(parents=True)
     assert states([run], clone) == [('finished', '')] and not pending([run], clone)
-    (folder / 'progress.json').write_text('{}')  # a training began: the run is to be repeated
+    (folder / 'progress.json').write_text('{}', encoding='utf-8')  # a training began: the run is to be repeated
     assert pending([run], clone) == [run]
 
 
@@ -136,20 +136,21 @@ def test_reading_beside_a_writer(tmp_path):
 def test_list_after_a_kill(tmp_path):
     """A file that was announced and never written is not listed; one that was written is."""
     write_stored(tmp_path, {'a': b'1', 'b': b'1'})
-    listed = (tmp_path / SUMS).read_text()
+    listed = (tmp_path / SUMS).read_text(encoding='utf-8')
     later = ''.join(f'{digest(content)}  {name}\n' for name, content in [('a', b'2'), ('b', b'2'), ('c', b'2')])
-    (tmp_path / NEXT_SUMS).write_text(later)
+    (tmp_path / NEXT_SUMS).write_text(later, encoding='utf-8')
     (tmp_path / 'a').write_bytes(b'2')
     settle(tmp_path)
-    assert not check_stored(tmp_path) and (tmp_path / SUMS).read_text() != listed and not (tmp_path / 'c').exists()
-    (tmp_path / SUMS).write_text('')
+    assert not check_stored(tmp_path) and (tmp_path / SUMS).read_text('utf-8') != listed
+    assert not (tmp_path / 'c').exists()
+    (tmp_path / SUMS).write_text('', encoding='utf-8')
     with pytest.raises(UserError, match='SHA256SUMS is damaged'):
         check_stored(tmp_path)
 
 
 def test_killed_before_the_first_file(tmp_path):
     """Nothing was stored, and nothing is listed."""
-    (tmp_path / NEXT_SUMS).write_text(f'{digest(b"2")}  c\n')
+    (tmp_path / NEXT_SUMS).write_text(f'{digest(b"2")}  c\n', encoding='utf-8')
     settle(tmp_path)
     assert not list(tmp_path.iterdir())
 

@@ -37,7 +37,7 @@ def named(path):
 
 
 def read(path):
-    return json.loads(path.read_text())
+    return json.loads(path.read_text(encoding='utf-8'))
 
 
 def code_cells(notebook):
@@ -132,7 +132,7 @@ def test_nothing_of_this_machine_is_committed(tracked):
         if path.suffix not in texts:
             continue
         # pictures in notebooks are base64, in which anything may be found
-        text = re.sub(r'"image/png": "[^"]*"', '', path.read_text())
+        text = re.sub(r'"image/png": "[^"]*"', '', path.read_text(encoding='utf-8'))
         if match := own.search(text):
             found[named(path)] = text[max(0, match.start() - 40) : match.end() + 40]
     assert not found
@@ -173,7 +173,7 @@ def test_quick_commands(words, tmp_path):
 
 def imported(path):
     """Names of the packages that a module imports anywhere."""
-    nodes = list(ast.walk(ast.parse(path.read_text())))
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding='utf-8'))))
     plain = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
     parts = [node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level]
     return {name.split('.')[0] for name in plain + parts}
@@ -194,7 +194,7 @@ def test_library_imports_what_it_requires():
 
 def test_the_lock_has_what_is_required():
     """After a change of requirements in settings.ini: make lock."""
-    lock = dict(re.findall(r'^([\w.-]+)==([\w.+-]+)', (REPO / 'requirements.lock').read_text(), re.M))
+    lock = dict(re.findall(r'^([\w.-]+)==([\w.+-]+)', (REPO / 'requirements.lock').read_text(encoding='utf-8'), re.M))
     named = [text for name, text in SETTINGS['DEFAULT'].items() if name.endswith('requirements')]
     required = [Requirement(word) for text in named for word in text.split()]
     assert len(required) > 20
@@ -216,4 +216,4 @@ def test_export_is_up_to_date(tmp_path):
         module.unlink()
     subprocess.run([nbdev_export], cwd=tmp_path, env=environment(), check=True, capture_output=True)
     for module in REPO.glob('binenc/*.py'):
-        assert (tmp_path / 'binenc' / module.name).read_text() == module.read_text(), module.name
+        assert (tmp_path / 'binenc' / module.name).read_text('utf-8') == module.read_text(encoding='utf-8'), module.name

@@ -1,11 +1,18 @@
 """Somebody's own images and own code: odd names, images that change, results that move, entries made at run time."""
 
+import errno
 import io
 import json
+import os
+import re
 import shutil
+import signal
+import struct
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -18,7 +25,7 @@ from PIL import Image
 import binenc
 from binenc import commands, figures
 from binenc.arms import ARMS
-from binenc.data import load_data, stratified
+from binenc.data import Rows, load_data, load_splits, make_loaders, stratified
 from binenc.datasets import dataset_info, decode_all
 from binenc.errors import UserError
 from binenc.evaluation import Predictions, split_numbers
@@ -28,10 +35,11 @@ from binenc.measures import MEASURES, Measure
 from binenc.restored import load_run
 from binenc.results import merge
 from binenc.run import Run
+from binenc.slurm import data_ready
 from binenc.store import run_folder, stored_experiment
 from binenc.tables import markdown_table
 from binenc.training import train
-from helpers import TINY, run_notebook_here, settings
+from helpers import TINY, in_process, run_notebook_here, settings
 
 
 def image_folder(folder, classes=('a', 'b', 'c'), each=8):
@@ -83,7 +91,7 @@ def test_a_measurement_that_fails(command, copy, monkeypatch):
 def test_the_commit_of_somebody_elses_repository(tmp_path):
     """An environment in a project of the user: its commit is not that of this library."""
     shutil.copytree(Path(binenc.__file__).parent, tmp_path / '.venv' / 'binenc')
-    (tmp_path / '.gitignore').write_text('.venv\n')
+    (tmp_path / '.gitignore').write_text('.venv\n', encoding='utf-8')
     git = 'git -c user.name=me -c user.email=me@here'
     subprocess.run(f'git init -q && git add -A && {git} commit -qm mine', shell=True, cwd=tmp_path, check=True)
     code = 'import json, binenc.files as f; print(json.dumps([f.__file__, f.provenance("cpu")]))'
@@ -183,3 +191,324 @@ def test_a_plan_in_a_new_folder(command, finished, tmp_path, monkeypatch):
     (tmp_path / 'elsewhere' / 'tiny').mkdir(parents=True)
     shutil.copy(finished / 'results' / 'tiny' / 'experiment.json', tmp_path / 'elsewhere' / 'tiny')
     assert 'tiny: 8 runs' in command('status', 'tiny', '--results=~/elsewhere', cwd=tmp_path).stdout
+
+
+# ---- whatever form the images come in
+
+
+def pictures(n=30, size=(8, 8), seed=0):
+    """Grey images (n, h, w) of three classes in turn, and their classes."""
+    noise = np.random.default_rng(seed)
+    return noise.integers(0, 256, (n, *size), np.uint8), [('cat', 'dog', 'owl')[i % 3] for i in range(n)]
+
+
+def write_images(folder, images, names):
+    """One PNG each, whose folders are made."""
+    for image, name in zip(images, names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / name)
+
+
+def by_split(i):
+    return 'train' if i < 18 else 'val' if i < 24 else 'test'
+
+
+def as_folder(place, x, y, val='val'):
+    write_images(place / 'mine', x, [f'{by_split(i).replace("val", val)}/{y[i]}/{i:02}.png' for i in range(len(x))])
+    return 'folder:mine'
+
+
+def as_table(place, x, y):
+    write_images(place, x, [f'mine/{i}.png' for i in range(len(x))])
+    lines = [f'mine/{i}.png,{y[i]},{by_split(i)}\n' for i in range(len(x))]
+    (place / 'mine.csv').write_text('path,label,split\n' + ''.join(lines), encoding='utf-8')
+    return 'file:mine.csv'
+
+
+def as_hub(place, x, y, kind='csv'):
+    """An image folder of Hugging Face's `datasets`, with a table in the folder of each split."""
+    for split, name in ('train', 'train'), ('val', 'validation'), ('test', 'test'):
+        rows = [i for i in range(len(x)) if by_split(i) == split]
+        write_images(place / 'mine' / name, x[rows], [f'{i}.png' for i in rows])
+        lines = [json.dumps({'file_name': f'{i}.png', 'label': y[i], 'text': 'a pet'}) + '\n' for i in rows]
+        lines = ['file_name,label\n', *(f'{i}.png,{y[i]}\n' for i in rows)] if kind == 'csv' else lines
+        (place / 'mine' / name / f'metadata.{kind}').write_text(''.join(lines), encoding='utf-8')
+    return 'folder:mine'
+
+
+def as_arrays(place, x, y, names=('x_{}', 'y_{}'), form=lambda x: x, label=lambda y: np.array(y)):
+    arrays = {}
+    for split in 'train', 'val', 'test':
+        rows = [i for i in range(len(x)) if by_split(i) == split]
+        arrays |= {names[0].format(split): form(x[rows]), names[1].format(split): label([y[i] for i in rows])}
+    np.savez(place / 'mine.npz', **arrays)
+    return 'file:mine.npz'
+
+
+@pytest.mark.parametrize('write', [
+    as_folder, partial(as_folder, val='validation'), as_table, as_hub, partial(as_hub, kind='jsonl'), as_arrays,
+    partial(as_arrays, form=lambda x: x[..., None]), partial(as_arrays, form=lambda x: x[:, None].astype(int)),
+    partial(as_arrays, names=('{}_images', '{}_labels'), label=lambda y: np.array(y)[:, None]),
+], ids=['folder', 'validation', 'table', 'datasets csv', 'datasets jsonl', 'npz', 'npz nhwc', 'npz nchw', 'medmnist'])
+def test_every_form_gives_the_same(tmp_path, write):
+    """The same images with the same classes in the same splits, mapped from one file."""
+    x, y = pictures()
+    name = write(tmp_path, x, y)
+    splits = load_splits(Run(dataset=name, val_fraction=0.5), tmp_path)  # it draws nothing: there is a split
+    for split, rows in ('train', range(18)), ('val', range(18, 24)), ('test', range(24, 30)):
+        wanted = {(y[i], x[i].tobytes()) for i in rows}
+        loaded = splits[split]
+        assert {(loaded.classes[label], image.numpy().tobytes())
+                for image, label in zip(loaded.images, loaded.labels)} == wanted
+    assert len(list((tmp_path / '.decoded').glob('mine-*.npy'))) == 1 and splits['train'].mapped
+    assert any('6 validation images of its own' in note for note in splits['train'].notes)
+
+
+@pytest.mark.parametrize('form', ['folder', 'table', 'arrays'])
+def test_images_without_a_split(tmp_path, form):
+    """Of each class a fifth is for testing, always the same, and it is said; one run trains on what is left."""
+    x, y = pictures(45)
+    if form == 'folder':
+        write_images(tmp_path / 'mine', x, [f'{label}/{i:02}.png' for i, label in enumerate(y)])
+    elif form == 'table':
+        as_table(tmp_path, x, y)
+        text = (tmp_path / 'mine.csv').read_text(encoding='utf-8')
+        (tmp_path / 'mine.csv').write_text('path,label\n' + '\n'.join(
+            line.rpartition(',')[0] for line in text.splitlines()[1:]), encoding='utf-8')
+    else:
+        np.savez(tmp_path / 'mine.npz', x=x, y=y)
+    name = {'folder': 'folder:mine', 'table': 'file:mine.csv', 'arrays': 'file:mine.npz'}[form]
+    train_set, test_set = (load_data(name, tmp_path, split) for split in ('train', 'test'))
+    assert test_set.labels.bincount().tolist() == [3, 3, 3] and train_set.labels.bincount().tolist() == [12, 12, 12]
+    every = torch.cat([train_set.images, test_set.images])
+    assert {image.numpy().tobytes() for image in every} == {image.tobytes() for image in x}
+    assert 'of each class a fifth is drawn, 9 of all 45 images' in train_set.notes[0]
+    assert torch.equal(load_data(name, tmp_path, 'test').images, test_set.images)
+    run = Run(**{**TINY, 'dataset': name, 'batch_size': 8, 'deepfool_images': 2})
+    assert 0 <= train(run, tmp_path / 'results', tmp_path)['test_accuracy'] <= 1
+
+
+def test_validation_images_without_test_images(tmp_path):
+    """As ImageNet has it: val/ is for testing, and it is said."""
+    x, y = pictures()
+    as_folder(tmp_path, x, y)
+    shutil.rmtree(tmp_path / 'mine' / 'test')
+    splits = dataset_info('folder:mine').splits(tmp_path)
+    assert {split: len(images.labels) for split, images in splits.items()} == {'train': 18, 'test': 6}
+    assert 'taken for testing' in splits['train'].notes[0]
+
+
+def write_csv(text):
+    def write(place):
+        Image.new('L', (8, 8)).save(place / 'a.png')
+        (place / 'mine.csv').write_bytes(text if isinstance(text, bytes) else text.encode())
+        return 'file:mine.csv'
+    return write
+
+
+def write_npz(**arrays):
+    def write(place):
+        np.savez(place / 'mine.npz', **arrays)
+        return 'file:mine.npz'
+    return write
+
+
+def write_bytes(name, content):
+    def write(place):
+        (place / name).write_bytes(content)
+        return f'file:{name}'
+    return write
+
+
+def lonely_class(place):
+    write_images(place / 'mine', pictures(4)[0], ['cat/0.png', 'cat/1.png', 'dog/0.png', 'owl/0.png'])
+    return 'folder:mine'
+
+
+def two_validations(place):
+    as_folder(place, *pictures())
+    shutil.copytree(place / 'mine' / 'val', place / 'mine' / 'dev')
+    return 'folder:mine'
+
+
+X, Y = np.zeros((4, 8, 8), np.uint8), np.array([0, 1, 0, 1])
+
+
+@pytest.mark.parametrize('write, said', [
+    (write_csv(''), 'mine.csv has no rows'),
+    (write_csv('path,label\n'), 'mine.csv has no rows'),
+    (write_csv('file,class\na.png,b\n'), 'mine.csv has the columns file, class: it needs path and label'),
+    (write_csv('path,label\na.png,b\nc.png,d\n'), 'row 2: there is no file .*c.png'),
+    (write_csv('path,label\na.png,b\na.png,c\n'), "row 2 has the path 'a.png' of row 1"),
+    (write_csv('path,label\na.png\n'), 'row 1 lacks a path or a label'),
+    (write_csv('path,label,split\na.png,b,holdout\n'), "row 1 has the split 'holdout': write train, val or test"),
+    (write_csv('path,label\na.png,b\n'), "has the one class 'b'"),
+    (write_csv(b'path,label\n\xff\xfe,b\n'), 'mine.csv cannot be read as a table'),
+    (write_npz(a=X), 'mine.npz holds a: it needs x_train'),
+    (write_npz(x_train=X, y_train=Y), 'mine.npz holds x_train, y_train: it needs'),
+    (write_npz(x=X), 'mine.npz lacks y, the labels'),
+    (write_npz(x=X, y=Y[:3]), 'mine.npz holds 4 images in x but 3 labels in y'),
+    (write_npz(x=X / 255, y=Y), 'x in .*mine.npz is float64: give whole numbers from 0 to 255'),
+    (write_npz(x=X.astype(int) + 300, y=Y), 'x in .*mine.npz is int64: give whole numbers'),
+    (write_npz(x=X[0], y=Y), r'x in .*mine.npz has the shape \(8, 8\)'),
+    (write_npz(x=X, y=np.eye(4)), r'y in .*mine.npz is float64 of shape \(4, 4\)'),
+    (write_npz(x_train=X, y_train=Y, x_test=X[:, :7], y_test=Y), 'images of different shapes'),
+    (write_npz(x_train=X, y_train=Y, x_test=X, y_test=Y + 1), "has the class '2', of which there are no training"),
+    (write_npz(x=X, y=np.array([0, 0, 0, 1])), "one image of the class '1'"),
+    (write_npz(x=np.array([None] * 4), y=Y), 'mine.npz cannot be read as an .npz of arrays'),
+    (write_bytes('mine.npz', b''), 'mine.npz cannot be read as an .npz'),
+    (write_bytes('mine.npz', b'PK\3\4' + bytes(99)), 'mine.npz cannot be read as an .npz'),
+    (write_bytes('mine.txt', b''), 'mine.txt is a file of another kind: give a .csv or .npz file'),
+    (lambda place: 'file:nothing.csv', "there is no file 'nothing.csv'"),
+    (lambda place: write_bytes('mine.csv', b'')(place).replace('file', 'folder'), 'is a file: write file:mine.csv'),
+    (lambda place: as_folder(place, *pictures()).replace('folder', 'file'), 'is a folder: write folder:mine'),
+    (lonely_class, "one image of the class 'dog'"), (two_validations, 'dev and .*val are both val images'),
+])
+def test_forms_that_cannot_be_used(tmp_path, write, said):
+    """Refused when they are read, in one sentence that names the file."""
+    with pytest.raises(UserError, match=said) as error:
+        dataset_info(write(tmp_path)).splits(tmp_path)
+    assert '\n' not in str(error.value)
+
+
+# ---- sizes, colours, suffixes and notes of cameras
+
+
+def test_images_of_different_sizes(command, tmp_path):
+    """Refused with the setting that mends it; then each is a square of its middle, and a run trains on them."""
+    x, y = pictures()
+    write_images(tmp_path / 'pets', [np.repeat(image, 1 + i % 3, axis=i % 2) for i, image in enumerate(x)],
+                 [f'{label}/{i}.png' for i, label in enumerate(y)])
+    done = command('data', 'folder:pets', cwd=tmp_path)
+    assert done.returncode == 1 and 'image_size' in done.stderr and done.stderr.count('\n') == 1
+    done = command('data', 'folder:pets', '--image-size', 12, cwd=tmp_path)
+    assert 'folder:pets train: 24 images, 1x12x12, 3 classes' in done.stdout, done.stderr
+    assert 'a fifth is drawn, 6 of all 30 images' in done.stdout and re.search(r'kept in .*npy \(0.0 MB\)', done.stdout)
+    run = Run(**{**TINY, 'dataset': 'folder:pets', 'image_size': 12, 'batch_size': 8, 'deepfool_images': 2})
+    assert train(run, tmp_path / 'results', tmp_path / 'datasets' / '..')['test_accuracy'] >= 0
+
+
+@pytest.mark.parametrize('number', [0, 7, 29])
+def test_one_colour_image_makes_all_of_them_colour(tmp_path, number):
+    """Whichever it is, of whichever split: what comes first does not matter."""
+    x, y = pictures()
+    as_folder(tmp_path, x, y)
+    path = next((tmp_path / 'mine').rglob(f'{number:02}.png'))
+    Image.fromarray(np.stack([x[number]] * 3, axis=-1)).save(path)
+    splits = dataset_info('folder:mine').splits(tmp_path)
+    assert all(images.images.shape[1:] == (3, 8, 8) for images in splits.values())
+    assert (splits['train'].images == splits['train'].images[:, :1]).all()
+
+
+def test_files_that_are_no_images(tmp_path):
+    """Unusual suffixes of images are read; what is left out is counted and named."""
+    x, y = pictures(8)
+    write_images(tmp_path / 'mine', x, [f'{label}/{i}.png' for i, label in enumerate(y)])
+    for number, suffix in enumerate(('.jpe', '.pnm', '.tga', '.JPE', '.pgm', '.ico', '.dib')):
+        kind = {'.jpe': 'JPEG', '.pnm': 'PPM', '.dib': 'DIB'}.get(suffix.lower())
+        Image.new('L', (8, 8), number).save(tmp_path / 'mine' / 'cat' / f'more{suffix}', kind)
+    for name in 'notes.txt', 'Thumbs.db':
+        (tmp_path / 'mine' / 'owl' / name).touch()
+    train_set = dataset_info('folder:mine').load(tmp_path, 'train')
+    assert len(train_set.labels) + len(dataset_info('folder:mine').load(tmp_path, 'test').labels) == 15
+    assert any('2 files are left out' in note and 'owl/Thumbs.db' in note and 'notes.txt' in note
+               for note in train_set.notes)
+
+
+def camera_notes(tag, kind, count, value=b'\x08\0\0\0'):
+    """EXIF that says `turn by a quarter`, and one note more of any type."""
+    notes = sorted([(0x0112, 3, 1, b'\6\0\0\0'), (tag, kind, count, value)])
+    body = b''.join(struct.pack('<HHI', *note[:3]) + note[3] for note in notes)
+    return b'Exif\0\0II*\0' + struct.pack('<IH', 8, len(notes)) + body + bytes(4)
+
+
+@pytest.mark.parametrize('tag', [0x0100, 0x010E, 0x011A, 0x014A, 0x8769, 0x8825, 0xA005, 0xC4A5])
+def test_notes_of_cameras(tmp_path, tag, recwarn):
+    """Whatever the type and the length of another note, the picture loads, and is turned."""
+    lying = Image.fromarray(np.tile(np.arange(0, 256, 8, np.uint8), (16, 1)))
+    for kind, count in product(range(14), (0, 1, 2, 9, 70_000)):
+        lying.save(tmp_path / 'x.jpg', exif=camera_notes(tag, kind, count))
+        assert decode_all([tmp_path / 'x.jpg']).shape == (1, 1, 32, 16), (kind, count)
+    assert not [warning for warning in recwarn if 'decode_all' in str(warning.filename)]
+
+
+@pytest.mark.parametrize('content', [
+    b'P6 2 2 65535\n' + bytes(24), b'P6 2 2 1023\n' + bytes(24), b'P5 2 2 65535\n' + bytes(8),
+    b'P3 2 2 256 ' + b'9 ' * 12,
+])
+def test_deep_images(tmp_path, content):
+    """More than 8 bits are refused in a PPM as in a PNG; fewer are not."""
+    (tmp_path / 'x.ppm').write_bytes(content)
+    with pytest.raises(UserError, match='x.ppm cannot be read as an image of 8 bits per channel'):
+        decode_all([tmp_path / 'x.ppm'])
+    (tmp_path / 'x.ppm').write_bytes(b'P6 2 2 100\n' + bytes([100] * 12))
+    assert (decode_all([tmp_path / 'x.ppm']) == 255).all()
+
+
+# ---- what is decoded is kept
+
+
+def decode_and_die(root, after):
+    """Load images, and be killed while block number `after` is written."""
+    import binenc.datasets as datasets
+    blocks = datasets.decoded_blocks
+    def dying(*arguments):
+        for number, block in enumerate(blocks(*arguments)):
+            if number == after:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield block
+    datasets.decoded_blocks = dying
+    load_data('folder:mine', root)
+
+
+def test_killed_while_decoding(tmp_path):
+    """Nothing half is ever read, and what a killed process leaves is removed."""
+    x, y = pictures(200)
+    write_images(tmp_path / 'mine', x, [f'{label}/{i:03}.png' for i, label in enumerate(y)])
+    for after in 0, 1, 2:
+        process = in_process(decode_and_die, tmp_path, after)
+        process.join(60)
+        assert process.exitcode == -signal.SIGKILL and not list((tmp_path / '.decoded').glob('*.npy'))
+    every = [image for split in ('train', 'test') for image in load_data('folder:mine', tmp_path, split).images]
+    assert {image.numpy().tobytes() for image in every} == {image.tobytes() for image in x}
+    assert {path.suffix for path in (tmp_path / '.decoded').iterdir()} == {'.npy', '.lock'}
+
+
+@pytest.mark.parametrize('fails', ['mkdir', 'fsync'])
+def test_decoded_images_that_cannot_be_kept(tmp_path, monkeypatch, fails):
+    """A read-only folder or a full disk costs time, and is said; nothing is left behind."""
+    as_folder(tmp_path, *pictures())
+    def full(*_, **__): raise OSError(errno.ENOSPC, 'No space left on device')
+    monkeypatch.setattr(*((Path, 'mkdir') if fails == 'mkdir' else (os, 'fsync')), full)
+    images = dataset_info('folder:mine').load(tmp_path, 'train')
+    monkeypatch.undo()
+    assert 'cannot be kept in' in images.notes[-1] and 'No space left' in images.notes[-1]
+    assert not list(tmp_path.glob('.decoded/*.npy')) and not list(tmp_path.glob('.decoded/*.part'))
+    assert (images.images == dataset_info('folder:mine').load(tmp_path, 'train').images).all()
+
+
+def test_drawn_images_are_not_copied(tmp_path):
+    """Validation images and fewer training images are numbers of rows; batches and statistics are those of a copy."""
+    x, y = pictures(300)
+    write_images(tmp_path / 'mine', x, [f'{label}/{i:03}.png' for i, label in enumerate(y)])
+    run = Run(dataset='folder:mine', val_fraction=0.2, train_images=100, augment=True, batch_size=16)
+    splits = load_splits(run, tmp_path)
+    assert isinstance(splits['train'].images, Rows) and len(splits['train']) == 100
+    copied = {name: replace(data, images=data.images[:]) for name, data in splits.items()}
+    mapped, plain = (make_loaders(run, parts, 'cpu') for parts in (splits, copied))
+    for name in splits:
+        batches = zip(mapped[name].shuffled(1), plain[name].shuffled(1), strict=True)
+        assert all(torch.equal(a, b) and torch.equal(u, v) for (a, u), (b, v) in batches)
+        assert torch.equal(*(torch.cat([x for x, _ in loaders[name].in_order(7)]) for loaders in (mapped, plain)))
+
+
+def test_a_relative_path_that_jobs_do_not_find(tmp_path, monkeypatch):
+    """Jobs run in the repository: what is found from here alone is refused, with the whole path to give."""
+    (tmp_path / 'repository').mkdir()
+    as_folder(tmp_path, *pictures())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('BINENC_REPO', str(tmp_path / 'repository'))
+    with pytest.raises(UserError, match=f'jobs run in .*: give its whole path, dataset=folder:{tmp_path}/mine'):
+        data_ready('folder:mine', 'datasets')
+    assert data_ready(f'folder:{tmp_path}/mine', 'datasets') and data_ready('folder:mine', tmp_path)
+    assert not data_ready('folder:nothing', 'datasets') and data_ready('digits', 'datasets')

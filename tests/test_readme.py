@@ -60,7 +60,7 @@ def test_its_commands_exist(line):
         command = typer.main.get_command(app).commands[words[0]]
         assert command.make_context(words[0], words[1:]) # it raises for an option that there is not
     elif program == 'make':
-        assert words[0] == '.venv/.binenc' or f'\n{words[0]}:' in (REPO / 'Makefile').read_text()
+        assert words[0] == '.venv/.binenc' or f'\n{words[0]}:' in (REPO / 'Makefile').read_text(encoding='utf-8')
     else:
         [path] = [word for word in (program, *words) if '/' in word]
         assert (REPO / path).exists()

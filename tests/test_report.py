@@ -29,13 +29,13 @@ def page(results):
     words = [BINENC, 'report', 'demo', '--results', results]
     done = subprocess.run(words, cwd=results, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0 and 'open it in a browser: file://' in done.stdout, done.stdout + done.stderr
-    return report.report_path('demo', results).read_text()
+    return report.report_path('demo', results).read_text(encoding='utf-8')
 
 
 @pytest.fixture
 def path(page, tmp_path):
     """The same, in a file of its own."""
-    (tmp_path / 'report.html').write_text(page)
+    (tmp_path / 'report.html').write_text(page, encoding='utf-8')
     return tmp_path / 'report.html'
 
 
@@ -60,7 +60,7 @@ def test_problems_are_seen(tmp_path):
         '<html><head></head><body><img src="data:image/png;base64,AAAA"><div style="width:900px">.</div>'
         '<script>nothing.there;</script></body></html>'
     )
-    (tmp_path / 'bad.html').write_text(bad)
+    (tmp_path / 'bad.html').write_text(bad, encoding='utf-8')
     found = measured(tmp_path / 'bad.html', 390, tmp_path)
     assert found['missing'] == 1 and found['needed'] >= 900 and len(found['problems']) == 2
 
@@ -74,7 +74,7 @@ def test_every_section_and_the_same_bytes_again(page, results):
     """Sections in the notebook's order; a second report of the same results is the same page."""
     headings = re.findall('<h2 id="[^"]*">(.*?)</h2>', page)
     assert headings[0] == 'The code emerges' and {'Claims', 'Figures', 'Images', 'Attacks', 'Checklist'} < set(headings)
-    assert make_report('demo', results).read_text() == page
+    assert make_report('demo', results).read_text(encoding='utf-8') == page
 
 
 def test_what_is_missing_is_said(tmp_path):
@@ -82,7 +82,7 @@ def test_what_is_missing_is_said(tmp_path):
     for name in 'experiment.json', 'runs.csv', 'selected.csv', 'history.csv.gz':
         (tmp_path / 'demo').mkdir(exist_ok=True)
         shutil.copy(RESULTS / 'demo' / name, tmp_path / 'demo')
-    page = make_report('demo', tmp_path).read_text()
+    page = make_report('demo', tmp_path).read_text(encoding='utf-8')
     for sentence in (
         'No figure has been drawn yet: run "binenc figures demo"',
         'No snapshots are stored here',

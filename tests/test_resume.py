@@ -251,7 +251,7 @@ def test_checkpoint_of_another_run(interrupted, tiny, capsys):
 def test_damaged_progress_does_not_stop_a_run(interrupted, tiny, trained):
     """The file that only informs people costs no result."""
     results, folder = interrupted
-    (folder / 'progress.json').write_text('{"epoch": 3, "epo')
+    (folder / 'progress.json').write_text('{"epoch": 3, "epo', encoding='utf-8')
     train(tiny, results)
     assert stored(tiny, results) == stored(tiny, trained)
 

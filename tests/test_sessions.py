@@ -124,7 +124,7 @@ def test_attacked_runs_without_weights_are_drawn(first, command, draw_here, more
     shutil.rmtree(without_runs(first) / 'sessions' / 'weights')
     done = command('attack', 'sessions', *more, '--results', first, cwd=first)
     assert done.returncode == 0 and '0 of 4 selected runs have stored weights' in done.stdout, done.stderr
-    assert 'smallest perturbation, mean' in (first / 'sessions' / 'tables' / 'attacks.md').read_text()
+    assert 'smallest perturbation, mean' in (first / 'sessions' / 'tables' / 'attacks.md').read_text(encoding='utf-8')
     path = first / 'sessions' / 'attacks.csv.gz'
     rows = pd.read_csv(path)
     rows[rows.id != rows.id[0]].to_csv(path, index=False)

@@ -50,13 +50,14 @@ def test_watching_while_the_scheduler_is_away(copy, command, monkeypatch, tmp_pa
     clients, asked = tmp_path / 'clients', tmp_path / 'asked'
     clients.mkdir()
     for name in 'squeue', 'sbatch', 'scancel':
-        (clients / name).write_text(SQUEUE.format(asked=asked))
+        (clients / name).write_text(SQUEUE.format(asked=asked), encoding='utf-8')
         (clients / name).chmod(0o755)
     write_plan([], plans_folder('tiny', copy / 'results'))
     monkeypatch.setenv('PATH', str(clients), prepend=':')
     done = command('status', 'tiny', '--watch', 1, cwd=copy)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stderr.count('Unable to contact slurm controller') == 2 and asked.read_text().count('asked') == 3
+    assert done.stderr.count('Unable to contact slurm controller') == 2
+    assert asked.read_text(encoding='utf-8').count('asked') == 3
     assert done.stdout.count('tiny: 8 runs') == 3
 
 
@@ -85,7 +86,7 @@ def test_signals_before_anything_began(number, module, tmp_path):
 
 
 @pytest.mark.parametrize('words, minutes', [
-    (('sweep', 'demo', *settings(**{**ONE, 'epochs': 100_000, 'gamma_factor': 1.0})), 0.2),
+    (('sweep', 'demo', *settings(**{**ONE, 'experiment': 'long', 'epochs': 100_000, 'gamma_factor': 1.0})), 0.2),
     (('measure', 'tiny', '--again'), 0.001),
     (('attack', 'tiny', '--again'), 0.001),
 ])

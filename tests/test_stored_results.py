@@ -59,7 +59,7 @@ def test_complete(experiment):
         set(done.groupby('model').replicate.nunique()) == {len(stored.replicates)}
         and set(done.model) == set(stored.models)
     )
-    named = (RESULTS / experiment / 'tables' / 'table1_accuracy.md').read_text()
+    named = (RESULTS / experiment / 'tables' / 'table1_accuracy.md').read_text(encoding='utf-8')
     enough = len(stored.replicates) >= (3 if experiment == 'demo' else 5)
     assert enough or part_line(stored) and part_line(stored) in named
     assert len(done) == len(runs) or f'{len(runs) - len(done)} of {len(runs)} runs are missing' in named
@@ -113,8 +113,8 @@ def test_tables_follow_from_the_runs(experiment):
     results, tables = figures.StoredResults([experiment], RESULTS), RESULTS / experiment / 'tables'
     for name, summary in SUMMARIES.items():
         table = summary(results)
-        assert (tables / f'{name}.md').read_text() == tables_of.as_markdown(table, results.captions()), name
-        assert (tables / f'{name}.csv').read_text() == table.to_csv(index=False), name
+        assert (tables / f'{name}.md').read_text('utf-8') == tables_of.as_markdown(table, results.captions()), name
+        assert (tables / f'{name}.csv').read_text(encoding='utf-8') == table.to_csv(index=False), name
 
 
 @pytest.mark.parametrize('experiment', STORED)

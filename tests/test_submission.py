@@ -13,11 +13,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from binenc import locks, slurm
+from binenc import slurm
 from binenc.errors import UserError
 from binenc.experiment import EXPERIMENTS, expand
 from binenc.files import write_json
-from binenc.locks import job_exists
+from binenc.locks import this_process
 from binenc.run import Run
 from binenc.slurm import (
     Submission,
@@ -27,7 +27,6 @@ from binenc.slurm import (
     record_plan,
     recorded,
     run_task,
-    scheduler,
     write_plan,
 )
 from binenc.store import keep_experiment, record_start, run_folder
@@ -73,7 +72,8 @@ def text(submission):
 
 def test_golden_text():
     """Submissions are a pure function of plan and options. After a wanted change: python tests/test_submission.py"""
-    assert '\n\n'.join(f'# {name}\n{text(case)}' for name, case in CASES.items()) + '\n' == GOLDEN.read_text()
+    now = '\n\n'.join(f'# {name}\n{text(case)}' for name, case in CASES.items())
+    assert now + '\n' == GOLDEN.read_text(encoding='utf-8')
 
 
 def elsewhere(*words, cwd=REPO, path=None, **variables):
@@ -94,9 +94,9 @@ def without_sbatch(tmp_path):
 
 
 def test_without_slurm(tmp_path):
-    """submit.sh says so and names the command that does the same here."""
+    """submit.sh says so and names the command that does the same here, and writes nothing."""
     said = elsewhere('slurm/submit.sh', 'demo', path=without_sbatch(tmp_path))
-    assert said.returncode == 1 and 'binenc sweep demo' in said.stderr and 'Traceback' not in said.stderr
+    assert said.returncode == 1 and 'binenc sweep' in said.stderr and 'Traceback' not in said.stderr
 
 
 def test_dry_run_of_the_paper(tmp_path):
@@ -204,7 +204,7 @@ def test_a_run_folder_that_cannot_be_written(planned, as_job, capsys, tmp_path):
     """Its run fails; the other of the same task is computed, and the task does not come back for the first."""
     bad, good = Run(**TINY, replicate=1), Run(**TINY)
     run_folder(bad, tmp_path / 'results').path.parent.mkdir(parents=True)
-    run_folder(bad, tmp_path / 'results').path.write_text('a file where a folder should be')
+    run_folder(bad, tmp_path / 'results').path.write_text('a file where a folder should be', encoding='utf-8')
     assert run_task(planned(bad, good, runs_per_task=2), 0) == 1
     said = capsys.readouterr().out
     assert run_folder(good, tmp_path / 'results').finished and f'{bad.id}: failed' in said, said
@@ -236,32 +236,6 @@ def test_figures_after_every_run_failed(tmp_path, monkeypatch, capsys):
     assert 'lost: 2 new of 2 runs' in capsys.readouterr().out
 
 
-def test_filters_of_the_user_hide_no_job(tmp_path, monkeypatch):
-    """A partition that the profile sets for squeue is not passed on: a running job would seem to have ended."""
-    squeue = tmp_path / 'squeue'
-    squeue.write_text('#!/bin/sh\n[ -n "$SQUEUE_PARTITION" ] || echo 7\n')
-    squeue.chmod(0o755)
-    monkeypatch.setenv('PATH', f'{tmp_path}:{os.environ["PATH"]}')
-    monkeypatch.setenv('SQUEUE_PARTITION', 'cpu')
-    locks._own_jobs.cache_clear()
-    assert job_exists('7') is True and scheduler('squeue') == '7\n'
-
-
-def test_one_question_for_all_runs(tmp_path, monkeypatch):
-    """Own jobs that run are asked for once; one that is not among them is asked for by itself, every time."""
-    squeue, asked = tmp_path / 'squeue', tmp_path / 'asked'
-    answers = 'case "$*" in *--user*) echo 7; echo 8 ;; *" 9") echo 9 ;; esac'
-    squeue.write_text(f'#!/bin/sh\necho "$*" >> {asked}\n{answers}\n')
-    squeue.chmod(0o755)
-    monkeypatch.setenv('PATH', f'{tmp_path}:{os.environ["PATH"]}')
-    locks._own_jobs.cache_clear()
-    monkeypatch.setattr(locks.time, 'monotonic', lambda: 1000.0)
-    assert [job_exists(job) for job in '7878'] == [True] * 4
-    assert len(asked.read_text().splitlines()) == 1
-    assert [job_exists(job) for job in ('9', '10', '9')] == [True, False, True]
-    assert len(asked.read_text().splitlines()) == 4
-
-
 # Other people's clusters: each command of SLURM is a script that answers as it is told and notes what it was asked
 
 ONE = dict(model='bin_enc', replicate='0,1', lr='1e-3', **TINY)
@@ -282,9 +256,9 @@ def slurm_says(tmp_path, monkeypatch):
     def answer(**scripts):
         for name in ('sbatch', 'squeue', 'scancel', 'scontrol'):
             script = tmp_path / 'bin' / name
-            script.write_text(f'#!/bin/sh\necho "{name} $*" >> {asked}\n{scripts.get(name, "")}\n')
+            script.write_text(f'#!/bin/sh\necho "{name} $*" >> {asked}\n{scripts.get(name, "")}\n', encoding='utf-8')
             script.chmod(0o755)
-        return lambda name: [line for line in asked.read_text().splitlines() if line.startswith(name)]
+        return lambda name: [line for line in asked.read_text(encoding='utf-8').splitlines() if line.startswith(name)]
 
     answer()
     return answer
@@ -368,7 +342,7 @@ def test_a_limit_on_submissions(slurm_says, command, tmp_path, limit):
     done = submit(command, tmp_path, replicate='0,1,2,3,4')
     assert done.returncode == 0 and '2 tasks are tried' in done.stdout, done.stdout + done.stderr
     plan = only_plan(tmp_path)
-    assert plan_record(plan)['jobs'] == {'86': [0, 2]} and len(plan.read_text().splitlines()) == 5
+    assert plan_record(plan)['jobs'] == {'86': [0, 2]} and len(plan.read_text(encoding='utf-8').splitlines()) == 5
     shown = command('status', 'demo', cwd=tmp_path).stdout
     assert 'not submitted      5' in shown, shown
     again = slurm.submit_again(EXPERIMENTS['demo'].override(
@@ -420,13 +394,18 @@ def test_what_status_says_of_a_job(slurm_says, command, planned, tmp_path, state
     assert len(asked('squeue')) == 1
 
 
-def test_a_suspended_run_is_not_running(slurm_says, command, planned, monkeypatch, tmp_path):
-    """Its lock is there, and its old rate means nothing."""
-    monkeypatch.setattr('binenc.commands.states', lambda runs, _: [('running', '')] * len(runs))
+@pytest.mark.parametrize('state, shown', [('SUSPENDED', 'suspended'), ('RUNNING', 'running')])
+def test_what_a_job_computes(slurm_says, command, planned, tmp_path, state, shown):
+    """A run that a suspended job computes is not running. The listing tells that a job on another host works: its lock
+    is no reason to ask again."""
     keep_experiment(EXPERIMENTS['demo'], tmp_path / 'results')
-    slurm_says(squeue=in_queue(planned(*RUNS), 'SUSPENDED', 'None'))
+    asked = slurm_says(squeue=in_queue(planned(*RUNS), state, 'None'))
+    for run in RUNS:
+        owner = this_process() | {'host': 'node7', 'job': '87', 'cluster': 'far', 'restart': '0'}
+        write_json(run_folder(run, tmp_path / 'results') / 'lock', owner)
     said = command('status', 'demo', *settings(**ONE), cwd=tmp_path).stdout
-    assert 'suspended          2' in said and 'running' not in said
+    assert f'{shown:<14}     2' in said and ('running' in said) == (shown == 'running'), said
+    assert len(asked('squeue') + asked('scontrol')) == 1
 
 
 @pytest.mark.parametrize('last', ['slurm/cluster.sh: line 5: module: command not found', 'srun: cannot find GPU'])
@@ -436,7 +415,7 @@ def test_tasks_that_died_before_a_run_began(slurm_says, command, planned, tmp_pa
     plan = planned(*RUNS, jobs={'179': [0, 2]})
     logs = tmp_path / 'results' / 'demo' / 'logs'
     logs.mkdir()
-    (logs / '179_0.out').write_text(f'hello\n{last}\n')
+    (logs / '179_0.out').write_text(f'hello\n{last}\n', encoding='utf-8')
     words = *settings(**ONE), '--failed'
     said = command('status', 'demo', *words, cwd=tmp_path).stdout
     assert f'{RUNS[0].id}: submitted as job 179_0, ended before it began: see' in said
@@ -469,7 +448,7 @@ def test_out_of_memory_says_what_to_ask_for(slurm_says, planned, tmp_path):
 
     planned(RUNS[0], jobs={'5': [0, 1]})
     log, results = tmp_path / '5_0.out', tmp_path / 'results'
-    log.write_text('task starts: 5_0\nslurmstepd: error: Detected 1 oom_kill event in StepId=5.batch.')
+    log.write_text('task starts: 5_0\nslurmstepd: error: Detected 1 oom_kill event in StepId=5.batch', encoding='utf-8')
     write_json(run_folder(RUNS[0], results) / 'job.json', {'job': '5_0', 'starts': 1, 'log': str(log)})
     [said] = failed_lines([(RUNS[0], 'interrupted', '')], results)
     assert 'OUT_OF_MEMORY' in said and '--mem-per-cpu' in said and str(log) in said
@@ -513,11 +492,11 @@ def test_processors_of_a_task(slurm_says, command, tmp_path):
 def test_lines_of_cluster_sh_may_fail(tmp_path, script):
     """As conda's activation does: unset variables, a command that fails, in a shell that would end for it."""
     shutil.copytree(REPO / 'slurm', tmp_path / 'slurm')
-    with (tmp_path / 'slurm' / 'cluster.sh').open('a') as file:
+    with (tmp_path / 'slurm' / 'cluster.sh').open('a', encoding='utf-8') as file:
         file.write('[ -n "$NOT_SET" ] && module load cuda\nfalse\n')
     done = elsewhere('bash', '-eu', f'slurm/{script}', 'nothing', cwd=tmp_path)
     assert 'unknown experiment' in done.stderr, done.stderr
 
 
 if __name__ == '__main__':
-    GOLDEN.write_text('\n\n'.join(f'# {name}\n{text(case)}' for name, case in CASES.items()) + '\n')
+    GOLDEN.write_text('\n\n'.join(f'# {name}\n{text(case)}' for name, case in CASES.items()) + '\n', encoding='utf-8')

@@ -18,12 +18,12 @@ from binenc.store import keep_experiment, run_folder, stored_experiment, tidy
 from binenc.training import train
 from helpers import REPO, TINY, environment, stored
 
-COUNTS = {'kills': 6, 'damages': 5, 'inputs': 24}
+COUNTS = {'kills': 6, 'damages': 5, 'inputs': 24, 'images': 2}
 
 
 def test_sample():
     """Some trials of each part find nothing."""
-    counts = [f'--{part}={count}' for part, count in COUNTS.items()]
+    counts = ['--owners=0', *(f'--{part}={count}' for part, count in COUNTS.items())]
     done = subprocess.run([sys.executable, REPO / '.ci' / 'torture.py', *counts], capture_output=True, text=True,
                           env={**environment(), 'PYTHONPATH': str(REPO)}, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -45,13 +45,13 @@ def leave(folder):
     """What a process leaves that was killed after the run had finished."""
     for name in LEFT:
         (folder / name).write_bytes(b'left')
-    (folder / 'lock').write_text(json.dumps({'host': 'gone', 'pid': 1, 'start': '1', 'job': None}))
+    (folder / 'lock').write_text(json.dumps({'host': 'gone', 'pid': 1, 'start': '1', 'job': None}), encoding='utf-8')
     (folder / SUMS).rename(folder / '.SHA256SUMS.next')
 
 
 def test_leftovers_of_a_finished_run_are_removed(results, tiny, trained, monkeypatch):
     """By whoever asks for the run again; what it stored stays, and is listed."""
-    monkeypatch.setattr('binenc.locks.LOCK_SECONDS', -1)  # the lock's owner was on a host that is gone
+    monkeypatch.setattr('binenc.locks.SILENT', -1)  # the lock's owner was on a host that is gone
     folder = run_folder(tiny, results)
     before = {path.name for path in folder.path.iterdir()}
     leave(folder.path)
@@ -67,7 +67,7 @@ def test_leftovers_of_a_run_that_is_computed_stay(results, tiny):
     tidy([tiny], results)
     assert (folder / 'checkpoint.pt').exists(), 'the lock names another host, and is not old'
     (folder / 'lock').unlink()
-    (folder / 'metrics.json').write_text('{')
+    (folder / 'metrics.json').write_text('{', encoding='utf-8')
     tidy([tiny], results)
     assert (folder / 'checkpoint.pt').exists()
 
@@ -95,7 +95,7 @@ def test_parts_of_tables_and_of_merges_are_removed(tmp_path):
     part.mkdir()
     small = part.parents[1]
     for path in part / 'metrics.json', small / '.runs.csv.01234567', small / 'latents' / '.a.npz.01234567':
-        path.write_text('half')
+        path.write_text('half', encoding='utf-8')
     merge(tmp_path / 'b', tmp_path / 'a')
     assert not list((tmp_path / 'a').rglob('.*.01234567'))
     assert set(stored_experiment('small', tmp_path / 'a').models) == set(both.models)
@@ -107,7 +107,7 @@ def test_the_list_does_not_depend_on_the_way(tmp_path):
     for name, order in ('a', 'xy'), ('b', 'yx'):
         for letter in order:
             write_stored(tmp_path / name, {letter: letter.encode()})
-    assert (tmp_path / 'a' / SUMS).read_text() == (tmp_path / 'b' / SUMS).read_text()
+    assert (tmp_path / 'a' / SUMS).read_text(encoding='utf-8') == (tmp_path / 'b' / SUMS).read_text(encoding='utf-8')
 
 
 def test_errors_show_a_value_on_one_line():

@@ -224,7 +224,7 @@ GammaSchedule(lr=None, steps=1)
 def test_mypy_sees_the_signatures(tmp_path):
     """Of what can be imported from the top: right calls pass, and two wrong ones are found."""
     (tmp_path / 'binenc').symlink_to(REPO / 'binenc')
-    (tmp_path / 'client.py').write_text(CLIENT)
+    (tmp_path / 'client.py').write_text(CLIENT, encoding='utf-8')
     done = subprocess.run([sys.executable, '-m', 'mypy', 'client.py'], cwd=tmp_path, capture_output=True, text=True,
                           env=os.environ | {'PYTHONPATH': str(tmp_path), 'MYPYPATH': ''})
     found = [line for line in done.stdout.splitlines() if ': error:' in line]
