@@ -28,6 +28,7 @@ def computed_index():
         for cell in computed_cells(notebook):
             cell.outputs, result = run_cell(shell, cell.source)
             result.raise_error()
+            assert cell.outputs, 'a computed cell says nothing'
     return notebook
 
 
