@@ -33,7 +33,7 @@ def shrunken_gaussian(
     "A Gaussian with the covariance of Ledoit and Wolf (2004). Equal samples have the floor of `FLOOR` alone."
     fit = fit_gaussian(z)
     if not len(fit.width): return fit, FLOOR
-    share = float(ledoit_wolf_shrinkage(z.cpu().numpy()))
+    share = min(1., max(0., float(ledoit_wolf_shrinkage(z.cpu().numpy())))) # of two samples it is -1e-17 after rounding
     sphere = share * fit.width.square().sum().item() / z.shape[1]
     return Gaussian(fit.mean, fit.axes, fit.width * math.sqrt(1 - share)), math.hypot(FLOOR, math.sqrt(sphere))
 

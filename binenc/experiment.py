@@ -184,6 +184,8 @@ _ALL_FASHION = replace(
 _LARGER = (
     _rates('fashion', 'Fashion-MNIST', (5e-4, 1e-3, 2e-3, 4e-3), **_FASHION),
     _ALL_FASHION,
+    replace(_rates('fashion', 'Fashion-MNIST', (4e-3, 8e-3, 16e-3), **_FASHION), name='fashion-rates-wider',
+            models=('bin_enc', 'no_pen'), own={'bin_enc': {'gamma_factor': 2.05, 'gamma_max': 1000.}}),
     replace(_WEAK_FASHION, name='fashion-weaker', title='Fashion-MNIST, gamma to 50', models=('bin_enc',)),
     _rates('cifar10-jpeg-cpu', 'CIFAR-10 (JPEG)', (5e-4, 1e-3, 2e-3, 4e-3), **_CIFAR),
     _ALL_IMAGES,
