@@ -40,6 +40,7 @@ def refused(done, *words):
     [
         (('plan', 'dmeo'), ["experiment 'dmeo'", "did you mean 'demo'", 'cifar10-jpeg']),
         (('status', 'dmeo'), ["'dmeo'", 'demo']),
+        (('figures', 'dmeo'), ["'dmeo'", 'demo']),
         (('run', '--set', 'model=bin_en'), ["model 'bin_en'", "did you mean 'bin_enc'"]),
         (('run', '--set', 'dataset=cifar11'), ["dataset 'cifar11'", 'cifar10', 'folder:PATH']),
         (('data', 'cifar11'), ["dataset 'cifar11'", 'cifar10', 'folder:PATH']),
@@ -290,8 +291,9 @@ def test_damaged_experiment_json(command, copy, content):
     """Named by each command that reads it; the runs stay."""
     (copy / 'results' / 'tiny' / 'experiment.json').write_text(content)
     before = contents(copy / 'results')
-    for word in ('status', 'figures', 'sweep', 'plan') if content == '{}' else ['status']:
-        refused(command(word, 'tiny', cwd=copy), 'experiment.json', 'damaged', 'SHA256SUMS', 'verify')
+    for word in ('figures', 'sweep', 'plan') if content == '{}' else []:
+        refused(command(word, 'tiny', cwd=copy))
+    refused(command('status', 'tiny', cwd=copy), 'experiment.json', 'damaged', 'SHA256SUMS', 'verify')
     assert contents(copy / 'results') == before
     accept(copy / 'results' / 'tiny')
     refused(
@@ -372,14 +374,50 @@ def test_full_disk(binenc, command, tmp_path):
     run = Run(**TINY)
     done = binenc('run', *FAST, cwd=tmp_path, preexec_fn=small_files)
     refused(done, 'cannot write', 'make room')
-    folder = run_folder(run, tmp_path / 'results')
-    half = [path.name for path in folder.path.iterdir() if path.name.startswith('.') and path.name != '.guard']
-    assert folder.metrics is None and not half, 'no half-written files stay'
+    assert run_folder(run, tmp_path / 'results').metrics is None
     assert command('run', *FAST, cwd=tmp_path).returncode == 0
     from binenc.training import train
 
     train(run, tmp_path / 'whole')
     assert stored(run, tmp_path / 'results') == stored(run, tmp_path / 'whole')
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason='only root can mount a small disk')
+def test_disk_that_fills_up_on_the_way(tmp_path, monkeypatch):
+    """What is on the full disk stays whole, and is continued from when there is room."""
+    import binenc.training as training
+    from binenc.training import train
+
+    run, disk = Run(**{**TINY, 'store_latents': False}), tmp_path / 'disk'
+    if not mounted(disk, 'size=400k'):
+        pytest.skip('no file system may be mounted here')
+    epoch, filler = training.train_epoch, disk / 'filler'
+
+    def filling(*args):
+        epoch(*args)
+        if args[0].epoch != 3:
+            return
+        with filler.open('wb', buffering=0) as file:  # whatever was free
+            try:
+                while file.write(bytes(1024)):
+                    pass
+            except OSError:
+                pass
+
+    try:
+        monkeypatch.setattr(training, 'train_epoch', filling)
+        with pytest.raises(UserError, match='cannot write .*No space left.*make room'):
+            train(run, disk)
+        assert not [
+            p.name for p in run_folder(run, disk).path.iterdir() if p.name.startswith('.') and p.name != '.guard'
+        ], 'no half-written files stay'
+        filler.unlink()
+        monkeypatch.setattr(training, 'train_epoch', epoch)
+        train(run, disk)
+        train(run, tmp_path / 'whole')
+        assert stored(run, disk) == stored(run, tmp_path / 'whole')
+    finally:
+        subprocess.run(['umount', disk], check=True)
 
 
 # ---- two at a time
