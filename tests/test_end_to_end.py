@@ -80,20 +80,17 @@ def test_the_notebook_computes_what_the_library_does(finished, tmp_path):
 
 
 def test_sweep_again_does_nothing(command, copy):
-    """All is finished: no file of a run is written again."""
+    """All is finished: no file of a run is written again. A clone, which has the tables alone, knows it too."""
     before = contents(copy / 'results' / 'tiny' / 'runs')
-    done = command('sweep', 'tiny', cwd=copy)
-    assert done.returncode == 0 and '8 finished of 8 runs' in done.stdout and 'to do' not in done.stdout
-    assert contents(copy / 'results' / 'tiny' / 'runs') == before
-
-
-def test_status(command, finished):
-    """All runs are counted as finished."""
-    done = command('status', 'tiny', cwd=finished)
-    assert done.returncode == 0 and 'tiny: 8 runs' in done.stdout and re.search(r'finished +8\b', done.stdout), (
-        done.stdout
-    )
-    assert not re.search(r'failed|damaged|running|new', done.stdout), done.stdout
+    for there in True, False:
+        done = command('sweep', 'tiny', cwd=copy)
+        assert done.returncode == 0 and '8 finished of 8 runs' in done.stdout and 'to do' not in done.stdout
+        said = command('status', 'tiny', cwd=copy).stdout
+        assert re.search(r'finished +8\b', said) and not re.search(r'failed|damaged|running|new', said), said
+        if there:
+            assert contents(copy / 'results' / 'tiny' / 'runs') == before
+            shutil.rmtree(copy / 'results' / 'tiny' / 'runs')
+    assert 'digits train: 1,437 images' in command('data', 'tiny', cwd=copy).stdout
 
 
 def test_every_figure_and_table_is_there(finished):
@@ -147,7 +144,7 @@ def test_figures_without_the_runs(command, draw_here, copy):
     assert pictures_and_tables(folder) == before
 
 
-def test_figures_without_latents(command, draw_here, copy):
+def test_figures_without_latents(command, tables_here, copy):
     """Where no latents are stored, everything else is drawn and tabled."""
     folder = copy / 'results' / 'tiny'
     tables = {name: path.read_bytes() for name in TABLES for path in folder.glob(f'tables/{name}.md')}
@@ -189,8 +186,11 @@ def add_experiment(folder):
     keep_experiment(other, folder / 'results')
 
 
-def test_two_experiments_as_columns(command, draw_here, copy):
-    """The tables hold both, in the order given; each keeps its own rule of selection."""
+def test_two_experiments_as_columns(command, tables_here, copy):
+    """The tables hold both, in the order given; each keeps its own rule of selection. Where both have one title, each
+    has rows, a column and a title of its own."""
+    from binenc import claims, figures, tables
+
     add_experiment(copy)
     done = command('figures', 'tiny', 'other', cwd=copy)
     assert done.returncode == 0, done.stderr
@@ -205,13 +205,6 @@ def test_two_experiments_as_columns(command, draw_here, copy):
         and 'Other: learning rate with the best test accuracy' in text
     )
     assert len(pd.read_csv(folder / 'tables' / 'codes_other.csv').filter(like='bit ').columns) == 6
-
-
-def test_experiments_of_one_title_stay_apart(copy):
-    """The same data set twice: each has rows, a column and a title of its own."""
-    from binenc import claims, figures, tables
-
-    add_experiment(copy)
     path = copy / 'results' / 'other' / 'experiment.json'
     path.write_text(path.read_text(encoding='utf-8').replace('"Other"', '"Digits"'), encoding='utf-8')
     (path.parent / 'SHA256SUMS').unlink()
@@ -246,7 +239,7 @@ def test_another_grid_under_a_name_with_results_is_refused(command, copy):
     assert len(runs_of(copy)) == 8 and table.read_bytes() == before[table.relative_to(copy / 'results')][0]
 
 
-def test_a_part_is_drawn_beside_the_whole(command, draw_here, copy):
+def test_a_part_is_drawn_beside_the_whole(command, tables_here, copy):
     """`figures --set` draws into a folder of its own and leaves tables and figures of the whole as they are."""
     folder = copy / 'results' / 'tiny'
     before = contents(folder)
@@ -255,14 +248,6 @@ def test_a_part_is_drawn_beside_the_whole(command, draw_here, copy):
     part = folder / 'parts' / 'model=bin_enc,lin_pen'
     assert list(pd.read_csv(part / 'tables' / 'table1_accuracy.csv').model.unique()) == ['BinEnc', 'LinPen']
     assert before.items() <= contents(folder).items()
-
-
-def test_a_clone_knows_its_finished_runs(command, copy):
-    """With the tables and without the folders of the runs, everything is finished: there is one truth."""
-    shutil.rmtree(copy / 'results' / 'tiny' / 'runs')
-    assert re.search(r'finished +8\b', command('status', 'tiny', cwd=copy).stdout)
-    assert '8 finished of 8 runs' in command('sweep', 'tiny', cwd=copy).stdout
-    assert 'digits train: 1,437 images' in command('data', 'tiny', cwd=copy).stdout
 
 
 COUNT_READS = """

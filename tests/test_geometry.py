@@ -105,7 +105,7 @@ def test_scale_of_the_latents_changes_no_measure_of_the_layer(layer):
 def hull_distance(point, others):
     """By a general solver, from several starts."""
     k, best = len(others), math.inf
-    for seed in range(3):
+    for seed in range(2):
         start = np.random.default_rng(seed).dirichlet(np.ones(k))
         found = minimize(lambda a: ((a @ others - point) ** 2).sum(), start, bounds=[(0, 1)] * k, method='SLSQP',
                          constraints={'type': 'eq', 'fun': lambda a: a.sum() - 1},
@@ -129,13 +129,13 @@ def pair_angles(means):
     return np.abs((unit @ unit.T)[i, j] + 1 / (len(unit) - 1)).mean()
 
 
-@pytest.mark.parametrize('classes, nodes', [(2, 1), (4, 1), (3, 2), (4, 2), (5, 2), (5, 3), (6, 3), (10, 4)])
+@pytest.mark.parametrize('classes, nodes', [(2, 1), (3, 2), (5, 2), (6, 3), (10, 4)])
 def test_no_arrangement_passes_the_bounds(classes, nodes):
     """Random ones, and ones improved by a search; a simplex reaches both bounds."""
     r = np.random.default_rng(0)
-    for trial in range(40):
+    for trial in range(20):
         means = r.standard_normal((classes, nodes))
-        if trial < 3:
+        if trial < 2:
             found = minimize(lambda m: pair_angles(m.reshape(classes, nodes)), means.ravel(), method='Powell',
                              options={'maxiter': 5})
             means = found.x.reshape(classes, nodes)

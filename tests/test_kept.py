@@ -127,7 +127,7 @@ def test_reading_beside_a_writer(tmp_path):
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        assert {read_stored(tmp_path / 'a.csv') in contents for _ in range(2000)} == {True}
+        assert {read_stored(tmp_path / 'a.csv') in contents for _ in range(500)} == {True}
     finally:
         ended.set()
         writer.join()

@@ -1,17 +1,15 @@
 """Where compressed latents live: classes a millionth of their distance wide, classes that are points, ties."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
-from binenc.binarity import encoding_fraction
 from binenc.collapse import collapse_metrics
 from binenc.data import stratified
 from binenc.errors import UserError
 from binenc.figures import StoredResults, latents_of
 from binenc.models import build_classifier
-from binenc.reliability import fit_class_gaussians, mahalanobis_auroc
+from binenc.reliability import mahalanobis_auroc
 from binenc.robustness import deepfool, linearise
 from binenc.run import Run
 from binenc.schedules import gamma_at
@@ -49,13 +47,6 @@ def test_classes_that_are_points(offset):
     assert found['sigma_w_trace'] == 0 and found['within_class_variation'] == 0
 
 
-@pytest.mark.filterwarnings('error')
-def test_tables_of_pandas():
-    """The same numbers as from their arrays, which pandas hands out read-only, and no warning."""
-    z, y = stored_latents(0.1, 0.)
-    assert collapse_metrics(pd.DataFrame(z), pd.Series(y)) == collapse_metrics(z, y)
-
-
 @pytest.mark.parametrize('copies', [1, 3, 7])
 def test_equal_distances_are_ties(copies):
     """Each right test sample has a wrong twin of the same latents: an AUROC of 0.5, whatever rounding does."""
@@ -83,23 +74,6 @@ def test_equal_means_are_no_scatter_between_classes():
     """What rounding leaves between two equal means is not what the scatter within classes is divided by."""
     z = torch.tensor([0.1, 0.2, 0.3, 0.3, 0.2, 0.1])[:, None]
     assert np.isnan(collapse_metrics(z, torch.tensor([0, 0, 0, 1, 1, 1]))['within_class_variation'])
-
-
-def test_arrays_as_numpy_has_them():
-    """Reversed, big-endian, read-only: the same numbers."""
-    z, y = stored_latents(0.1)
-    once = encoding_fraction(z, y)
-    z.flags.writeable = False
-    for other in (z[::-1], y[::-1]), (z.astype('>f4'), y.astype('>i8')), (z, y):
-        assert encoding_fraction(*other) == once
-
-
-def test_latents_that_are_not_finite_are_named():
-    """No error of a decomposition."""
-    z = torch.randn(20, 3)
-    z[0] = float('nan')
-    with pytest.raises(ValueError, match='latents must be finite'):
-        fit_class_gaussians(z, torch.arange(20) % 2, torch.arange(20) % 2)
 
 
 def test_gradients_of_a_cosine_head():

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
 
 from binenc.evaluation import errors_view
 from binenc.reliability import (
@@ -38,8 +37,7 @@ def latents(n, width, classes=4, nodes=6, seed=0):
     return z, y, torch.cdist(z, corners).argmin(1)
 
 
-@pytest.mark.parametrize('factor', [1e-6, 1e6])
-@pytest.mark.parametrize('width', [0.3, 1e-3, 1e-6])
+@pytest.mark.parametrize('width, factor', [(0.3, 1e-6), (1e-3, 1e6), (1e-6, 1e-6)])
 def test_scale_free(width, factor):
     train, test = latents(1000, width, seed=1), latents(1000, width, seed=2)
     auroc = mahalanobis_auroc(*train, *test)
@@ -47,29 +45,6 @@ def test_scale_free(width, factor):
     assert math.isclose(
         auroc, mahalanobis_auroc(train[0] * factor, *train[1:], test[0] * factor, *test[1:]), abs_tol=2e-3
     )
-
-
-def test_same_as_explicit_inverse_covariances():
-    (z, y, pred), (z_test, y_test, pred_test) = latents(2000, 0.2, seed=1), latents(500, 0.2, seed=2)
-    squared = torch.zeros(500).double()
-    for c in range(4):
-        own = z[(y == c) & (pred == c)].double()
-        r = z_test[pred_test == c].double() - own.mean(0)
-        squared[pred_test == c] = (r @ torch.linalg.inv(torch.cov(own.T, correction=0)) * r).sum(1)
-    distance = mahalanobis_distance(fit_class_gaussians(z, y, pred), z_test, pred_test)
-    torch.testing.assert_close(distance, squared.sqrt(), rtol=1e-6, atol=0)
-    assert math.isclose(
-        mahalanobis_auroc(z, y, pred, z_test, y_test, pred_test), roc_auc_score(y_test != pred_test, squared)
-    )
-
-
-def test_predicted_class_without_correct_train_sample_is_infinitely_far():
-    train, (z, y, pred) = latents(1000, 0.2, seed=1), latents(200, 0.2, seed=2)
-    pred = pred.clone()
-    pred[0] = 7
-    distance = mahalanobis_distance(fit_class_gaussians(*train), z, pred)
-    assert distance[0] == math.inf and distance[1:].isfinite().all()
-    assert 0.5 < mahalanobis_auroc(*train, z, y, pred) <= 1
 
 
 def test_dead_node_changes_nothing():
@@ -92,17 +67,6 @@ def test_fewer_samples_than_nodes():
     train, test = latents(200, 0.2, nodes=300, seed=1), latents(200, 0.2, nodes=300, seed=2)
     auroc = mahalanobis_auroc(*train, *test)
     assert 0.7 < auroc <= 1
-
-
-def test_no_mistakes_is_nan():
-    z, y, _ = latents(100, 0.2)
-    assert math.isnan(mahalanobis_auroc(z, y, y, z, y, y))
-
-
-def test_labels_of_any_integer_type():
-    train, test = latents(500, 0.2, seed=1), latents(500, 0.2, seed=2)
-    small = [[z, y.to(torch.uint8), pred.numpy().astype('int32')] for z, y, pred in (train, test)]
-    assert mahalanobis_auroc(*small[0], *small[1]) == mahalanobis_auroc(*train, *test)
 
 
 def scored(seed, n, classes, sharp):
@@ -154,14 +118,6 @@ def test_ties_are_drawn_by_lot(levels, mistakes):
         identity = (1 - auroc(scores)) * a * (1 - a) + (1 - a) ** 2 / 2
         assert augrc(scores) == pytest.approx(identity, rel=1e-12)
     assert augrc(scores) == pytest.approx((curves / 50).mean() - wrong.mean() / 100, abs=0.3 * spread)
-
-
-def test_every_score_of_a_diverged_network_is_nan():
-    logits, y = torch.full((20, 3), math.nan), torch.arange(20) % 3
-    scores = softmax_errors(logits, y)
-    assert all(math.isnan(m(scores)) for m in (auroc, augrc, aurc, risk_at_80, fpr_at_95))
-    confidence = logits.softmax(1).amax(1)
-    assert all(math.isnan(m(confidence, ~scores.wrong)) for m in (calibration_error, adaptive_calibration_error))
 
 
 def test_scores_of_a_diverged_network_stay_on_its_device():

@@ -115,21 +115,20 @@ def test_finished_attacks_are_kept_when_the_command_was_stopped(first):
     assert attack_files('sessions', first) == {}, 'there is nothing new'
 
 
-@pytest.mark.parametrize('more', [[], ['--again']])
-def test_attacked_runs_without_weights_are_drawn(first, command, draw_here, more):
+def test_attacked_runs_without_weights_are_drawn(first, command, tables_here):
     """As in a clone, where the weights are not; a run that has neither is named."""
     for run in expand(planned(0, 1)):
         attack(run, first, 3)
     keep_results(planned(0, 1), first)
     shutil.rmtree(without_runs(first) / 'sessions' / 'weights')
-    done = command('attack', 'sessions', *more, '--results', first, cwd=first)
+    done = command('attack', 'sessions', '--results', first, cwd=first)
     assert done.returncode == 0 and '0 of 4 selected runs have stored weights' in done.stdout, done.stderr
     assert 'smallest perturbation, mean' in (first / 'sessions' / 'tables' / 'attacks.md').read_text(encoding='utf-8')
     path = first / 'sessions' / 'attacks.csv.gz'
     rows = pd.read_csv(path)
     rows[rows.id != rows.id[0]].to_csv(path, index=False)
     (first / 'sessions' / 'SHA256SUMS').unlink()
-    done = command('attack', 'sessions', *more, '--results', first, cwd=first)
+    done = command('attack', 'sessions', '--again', '--results', first, cwd=first)
     assert done.returncode == 0 and '1 of 4 selected runs is not attacked' in done.stdout, done.stdout
 
 
