@@ -98,13 +98,6 @@ def damaged_image(path):
     (path / 'train' / 'dog' / '3.png').write_bytes((path / 'train' / 'dog' / '3.png').read_bytes()[:60])
 
 
-<<<<<<< HEAD
-def no_image(path):
-    (path / 'train' / 'dog' / '3.png').write_text('not an image', encoding='utf-8')
-
-
-=======
->>>>>>> ae16d2babca5d796a5c5af64e30d251e879fad85
 def other_size(path):
     Image.new('L', (9, 8)).save(path / 'train' / 'dog' / '3.png')
 
@@ -223,13 +216,9 @@ def test_damaged_metrics(command, tables_here, copy):
     run is repeated."""
     path = one_run(copy) / 'metrics.json'
     whole = path.read_bytes()
-<<<<<<< HEAD
-    path.write_text(content, encoding='utf-8')
-=======
->>>>>>> ae16d2babca5d796a5c5af64e30d251e879fad85
     others = {k: v for k, v in contents(copy / 'results' / 'tiny' / 'runs').items() if k.parts[0] != path.parent.name}
     for content in '', '{"train_accuracy": 0.9', '[1, 2]', '\0' * 100:
-        path.write_text(content)
+        path.write_text(content, encoding='utf-8')
         done = command('status', 'tiny', cwd=copy)
         assert done.returncode == 0 and re.search(r'damaged +1\b', done.stdout), done.stdout
         assert str(path.relative_to(copy)) in done.stdout and 'remove it' in done.stdout
@@ -243,20 +232,6 @@ def test_damaged_metrics(command, tables_here, copy):
     assert others.items() <= contents(copy / 'results' / 'tiny' / 'runs').items()
 
 
-<<<<<<< HEAD
-def test_damaged_metrics_in_figures(command, tables_here, copy):
-    """Figures are drawn of the runs that are whole; the damaged one is named."""
-    path = one_run(copy) / 'metrics.json'
-    path.write_text('{', encoding='utf-8')
-    (copy / 'results' / 'tiny' / 'runs.csv').unlink()  # where the numbers are kept as well
-    done = command('figures', 'tiny', cwd=copy)
-    assert done.returncode == 0 and '1 of 8 runs' in done.stdout and path.parent.name in done.stdout, (
-        done.stdout + done.stderr
-    )
-
-
-=======
->>>>>>> ae16d2babca5d796a5c5af64e30d251e879fad85
 def spoil_history(folder):
     (folder / 'history.csv').write_text('epoch,split,met', encoding='utf-8')
 

@@ -6,12 +6,7 @@ import math
 
 import pytest
 
-<<<<<<< HEAD
-from binenc.errors import UserError
 from helpers import REPO, definitions_of
-=======
-from helpers import definitions_of
->>>>>>> ae16d2babca5d796a5c5af64e30d251e879fad85
 
 BENCH = definitions_of('6_running/bench.ipynb')
 bench, bench_table, ROWS = BENCH['bench'], BENCH['bench_table'], BENCH['ROWS']

@@ -87,7 +87,8 @@ def test_unknown_parameter_is_refused(tmp_path):
 
 # these are about files and commands
 WITHOUT_PICTURE = {f'{name}.ipynb' for name in (
-    '01_errors', '02_measures', '01_files', '02_locks', '03_store', '02_slurm', '03_commands', '07_report')}
+    '00_inputs', '01_errors', '02_measures', '01_files', '02_locks', '03_store', '02_slurm', '03_commands',
+    '07_report', '09_frameworks')}
 
 
 def test_chapters_are_committed_executed():
@@ -177,23 +178,3 @@ def test_the_lock_has_what_is_required():
     assert len(required) > 20
     for package in required:
         assert package.specifier.contains(lock[canonicalize_name(package.name)]), package
-<<<<<<< HEAD
-
-
-def test_export_is_up_to_date(tmp_path):
-    """The library is what its notebooks export."""
-    nbdev_export = BINENC.with_name('nbdev_export')
-    if not nbdev_export.exists():
-        pytest.skip('nbdev is not installed')
-    ignored = shutil.ignore_patterns('__pycache__', '.*')
-    for name in 'nbs', 'binenc':
-        shutil.copytree(REPO / name, tmp_path / name, ignore=ignored)
-    for name in 'settings.ini', 'setup.py', 'pyproject.toml':
-        shutil.copy(REPO / name, tmp_path)
-    for module in tmp_path.glob('binenc/[!_]*.py'):
-        module.unlink()
-    subprocess.run([nbdev_export], cwd=tmp_path, env=environment(), check=True, capture_output=True)
-    for module in REPO.glob('binenc/*.py'):
-        assert (tmp_path / 'binenc' / module.name).read_text('utf-8') == module.read_text(encoding='utf-8'), module.name
-=======
->>>>>>> ae16d2babca5d796a5c5af64e30d251e879fad85

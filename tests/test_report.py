@@ -53,21 +53,6 @@ def test_in_a_browser(path, width, scheme, back, tmp_path):
     assert re.fullmatch(r'epoch \d+, gamma \S+; same-encoding fraction: BinEnc 0\.\d+, LinPen 0\.\d+', found['now'])
 
 
-<<<<<<< HEAD
-@needs_browser
-def test_problems_are_seen(tmp_path):
-    """The measurement itself: a page with a missing picture, a script that fails, and a line that is too wide."""
-    bad = (
-        '<html><head></head><body><img src="data:image/png;base64,AAAA"><div style="width:900px">.</div>'
-        '<script>nothing.there;</script></body></html>'
-    )
-    (tmp_path / 'bad.html').write_text(bad, encoding='utf-8')
-    found = measured(tmp_path / 'bad.html', 390, tmp_path)
-    assert found['missing'] == 1 and found['needed'] >= 900 and len(found['problems']) == 2
-
-
-=======
->>>>>>> ae16d2babca5d796a5c5af64e30d251e879fad85
 def test_reduced_motion_and_print(page):
     """Both are asked for; a browser without a window cannot show them."""
     assert 'prefers-reduced-motion: reduce' in page and '@media print' in page

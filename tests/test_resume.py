@@ -152,7 +152,7 @@ def test_damaged_checkpoints(damage, names, epoch, interrupted, tiny, trained, c
     for name in names:
         damage(folder / name)
     if not epoch:
-        (folder / 'progress.json').write_text('{"epoch": 3, "epo')
+        (folder / 'progress.json').write_text('{"epoch": 3, "epo', encoding='utf-8')
     train(tiny, results)
     said = capsys.readouterr().out
     assert all(f'{folder / name} is damaged' in said for name in names)
@@ -198,25 +198,6 @@ def test_checkpoint_of_another_run(interrupted, tiny, capsys):
     assert stored(other, results) == stored(other, results / 'fresh')
 
 
-<<<<<<< HEAD
-def test_damaged_progress_does_not_stop_a_run(interrupted, tiny, trained):
-    """The file that only informs people costs no result."""
-    results, folder = interrupted
-    (folder / 'progress.json').write_text('{"epoch": 3, "epo', encoding='utf-8')
-    train(tiny, results)
-    assert stored(tiny, results) == stored(tiny, trained)
-
-
-def test_time_goes_on(interrupted, tiny):
-    """Seconds spent before an interruption are counted."""
-    results, folder = interrupted
-    before = read_json(folder / 'progress.json')['seconds']['training']
-    train(tiny, results)
-    assert read_json(folder / 'progress.json')['seconds']['training'] > before
-
-
-=======
->>>>>>> ae16d2babca5d796a5c5af64e30d251e879fad85
 def test_command_stopped_in_every_way(command, tmp_path):
     """`binenc run` ended by SIGTERM, then Ctrl-C, then SIGKILL, then left alone: the bytes of a training in one
     piece."""
