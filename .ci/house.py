@@ -52,7 +52,8 @@ def print_sizes():
 def frames():
     """The functions on the stack that are ours or a notebook's."""
     for frame in traceback.extract_stack()[:-2]:
-        ours, cell = '/binenc/' in frame.filename, frame.filename.startswith('<ipython') or 'ipykernel_' in frame.filename
+        ours = '/binenc/' in frame.filename
+        cell = frame.filename.startswith('<ipython') or 'ipykernel_' in frame.filename
         if ours or cell:
             yield f'{Path(frame.filename).name if ours else "the notebook"}: {frame.name}'
 

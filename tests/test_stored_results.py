@@ -110,7 +110,8 @@ def test_tables_follow_from_the_runs():
     results, tables = figures.StoredResults(['demo'], RESULTS), RESULTS / 'demo' / 'tables'
     for name, summary in SUMMARIES.items():
         table = summary(results)
-        assert (tables / f'{name}.md').read_text(encoding='utf-8') == tables_of.as_markdown(table, results.captions()), name
+        text = tables_of.as_markdown(table, results.captions())
+        assert (tables / f'{name}.md').read_text(encoding='utf-8') == text, name
         assert (tables / f'{name}.csv').read_text(encoding='utf-8') == table.to_csv(index=False), name
     for path in files('demo', 'figures/*.png'):
         assert np.ptp(figures.plt.imread(path)) > 0.5, path
