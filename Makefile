@@ -5,8 +5,9 @@ BIN = $(VENV)/bin
 EXPERIMENTS ?= $(patsubst results/%/claims.json,%,$(wildcard results/*/claims.json))
 RESULTS ?= results
 ROUNDS ?= 3
+PINS ?= lowest
 
-.PHONY: help demo test torture lint outputs extended bench figures docs notebooks readme prepare lock
+.PHONY: help demo test torture lint outputs extended core frameworks bench house figures docs notebooks readme prepare lock
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -40,9 +41,8 @@ demo: $(VENV)/.binenc ## train the demo on this machine, draw every figure, writ
 test: export OMP_NUM_THREADS = 1
 test: $(VENV)/.binenc ## nbdev_test and pytest
 	$(BIN)/nbdev_test --n_workers 2
-	$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder --ignore-glob 'tests/test_slurm*.py'
-	$(BIN)/python -m pytest tests/test_slurm.py tests/test_slurm_cluster.py || \
-		$(BIN)/python -m pytest --last-failed tests/test_slurm.py tests/test_slurm_cluster.py
+	$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder --ignore tests/test_slurm.py
+	$(BIN)/python -m pytest tests/test_slurm.py || $(BIN)/python -m pytest --last-failed tests/test_slurm.py
 
 torture: $(VENV)/.binenc ## kills, damages, inputs, owners, surroundings, planted bugs: an hour or two
 	$(BIN)/python .ci/torture.py
@@ -51,11 +51,27 @@ torture: $(VENV)/.binenc ## kills, damages, inputs, owners, surroundings, plante
 lint: $(VENV)/.binenc ## the rules of style, in notebooks too
 	failed=0; $(BIN)/ruff check || failed=1; $(BIN)/python .ci/lint.py || failed=1; exit $$failed
 
-outputs: $(VENV)/.binenc ## execute the chapters and compare what they print with what is committed
-	$(BIN)/python .ci/check_outputs.py
+outputs: $(VENV)/.binenc ## execute changed chapters, compare what they print with what is committed; ALL=--all for all
+	$(BIN)/python .ci/check_outputs.py $(ALL)
 
-extended: $(VENV)/.binenc ## nbdev_test and pytest with the README's four extensions applied at once
+extended: $(VENV)/.binenc ## the tests that can differ, with all four extensions of nbs/extend.ipynb applied at once
 	BINENC_EXTENDED=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q tests/test_extend.py -k all_of_them
+
+# Environments of their own, made anew: the layer with the lowest and the newest versions of what it needs, and beside
+# other people's frameworks.
+core: ## the layer's tests with tests/core/lowest.txt; PINS=newest takes the newest versions
+	$(PYTHON) -m venv $(VENV)-$(PINS)
+	$(VENV)-$(PINS)/bin/python -m pip install --quiet --requirement tests/core/$(PINS).txt
+	PYTHONPATH=. $(VENV)-$(PINS)/bin/python -m pytest --noconftest tests/core tests/test_layer.py tests/test_attach.py \
+		tests/test_reference_values.py tests/test_robustness.py
+
+frameworks: ## the layer in timm, Hugging Face, Lightning, peft, ONNX and others
+	$(PYTHON) -m venv $(VENV)-frameworks
+	$(VENV)-frameworks/bin/python -m pip install --quiet --requirement tests/frameworks/requirements.lock
+	PYTHONPATH=. $(VENV)-frameworks/bin/python -m pytest --confcutdir tests/frameworks tests/frameworks tests/test_streaming.py
+
+house: $(VENV)/.binenc ## sizes of the parts, the stack at a gradient, reads for all figures
+	$(BIN)/python .ci/house.py
 
 bench: $(VENV)/.binenc ## ours against plain baselines, row by row
 	$(BIN)/python .ci/bench.py $(RESULTS) $(ROUNDS)

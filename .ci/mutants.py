@@ -43,7 +43,7 @@ EACH = 30       # changes of a group
 CPU = 150       # seconds for the tests of one change, their processes together
 WALL = 6        # times as long by the clock: the machine may have other work
 END_TO_END = 'test_end_to_end.py'
-LEFT_OUT = 'test_slurm.py', 'test_slurm_cluster.py'
+LEFT_OUT = 'test_slurm.py',
 SURVIVED, GONE = 'survived', 'gone'
 closing = threading.Event() # set when this process was asked to end
 
