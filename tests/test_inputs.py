@@ -204,7 +204,7 @@ CASES |= {
     'attacks.directions': Case(lambda x: attacks.directions(x, 3, draws()), 'x', (X,)),
     'attacks.generators': Case(lambda i: [g.initial_seed() for g in attacks.generators(i, 0)], 'v', (LABEL,)),
 }
-NO_ARRAYS = {'cosine', 'in_double', 'require_evaluation', 'statistics_of_moments'}
+NO_ARRAYS = {'add_by_class', 'cosine', 'in_double', 'require_evaluation', 'statistics_of_moments'}
 MEASURES = collapse, binarity, geometry, reliability, robustness, attacks
 
 
