@@ -21,6 +21,7 @@ from scipy.special import digamma, gammaln
 from torch import Tensor
 
 from .binarity import ClassCodes, code_distances, hamming, standardise
+from .collapse import add_by_class
 from .inputs import as_labels, as_latents, as_matrix, class_names, more_names, scaled_latents, unit_of
 
 # %% ../nbs/2_measures/03_geometry.ipynb #351acba4
@@ -45,10 +46,12 @@ def class_geometry(
     blocks = list(zip(z.split(SAMPLES_AT_A_TIME), index.split(SAMPLES_AT_A_TIME)))
     means = z.new_zeros(len(classes), z.shape[1], dtype=torch.float64)
     for block, group in blocks:
-        means.index_add_(0, group, block.double())
+        add_by_class(means, group, block.double())
     means /= counts[:, None]
-    squared = torch.cat([(block.double() - means[group]).square().sum(1) for block, group in blocks])
-    return ClassGeometry(classes, means * unit, index.bincount(squared) / counts, unit, names)
+    squares = torch.zeros_like(means[:, 0])
+    for block, group in blocks:
+        add_by_class(squares, group, (block.double() - means[group]).square().sum(1))
+    return ClassGeometry(classes, means * unit, squares / counts, unit, names)
 
 # %% ../nbs/2_measures/03_geometry.ipynb #00b1a42c
 def _vertex_cosines(geometry: ClassGeometry) -> Tensor: # (K,) float64, NaN for a mean at the origin

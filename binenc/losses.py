@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .arms import ARMS
+from .collapse import add_by_class
 from .head import compression_loss
 from .models import Activations, Classifier
 from .run import Run
@@ -110,8 +111,9 @@ class center_loss(nn.Module):
 
     def steps(self, z: Tensor, y: Tensor) -> Tensor: # (K, d)
         "Sum of centre minus z over each class's images in the batch, divided by their number plus one."
-        counts = torch.bincount(y, minlength=len(self.centres))[:, None]
-        sums = torch.zeros_like(self.centres).index_add_(0, y, z)
+        classes = torch.arange(len(self.centres), device=y.device)
+        counts = (y == classes[:, None]).sum(1, keepdim=True) # `bincount` would wait for a GPU
+        sums = add_by_class(torch.zeros_like(self.centres), y, z)
         return (counts * self.centres - sums) / (1 + counts)
 
 # %% ../nbs/3_experiment/08_losses.ipynb #71ba8252

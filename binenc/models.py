@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['STEM_CHANNELS', 'SMALL', 'NO_BFLOAT16', 'swap_relu', 'cifar_resnet', 'imagenet_resnet', 'residual_stage', 'resnet8',
-           'convnet', 'mlp', 'fastconv', 'build_backbone', 'Bfloat16InFloat32', 'low_precision', 'Activations',
-           'Classifier', 'build_classifier']
+           'convnet', 'mlp', 'fastconv', 'build_backbone', 'Bfloat16InFloat32', 'allow_tf32', 'low_precision',
+           'Activations', 'Classifier', 'build_classifier']
 
 # %% ../nbs/3_experiment/07_models.ipynb #ce9b6cd1
 from collections.abc import Callable
@@ -127,6 +127,11 @@ class Bfloat16InFloat32(TorchFunctionMode):
         if func not in (F.conv2d, F.linear): return func(*args, **(kwargs or {}))
         args = [a.bfloat16().float() if isinstance(a, Tensor) else a for a in args]
         with torch.autocast('cpu', enabled=False): return func(*args, **(kwargs or {})).bfloat16()
+
+def allow_tf32(convolutions: bool) -> None:
+    "Whether a GPU's convolutions may compute in TF32; matrix products never do, whatever the environment says."
+    torch.backends.cudnn.allow_tf32 = convolutions
+    torch.backends.cuda.matmul.allow_tf32 = False
 
 @contextmanager
 def low_precision(device: str):

@@ -25,7 +25,7 @@ from .experiment import expand
 from .files import json_bytes, read_json, read_stored, remove_parts, write_json, write_stored
 from .locks import owning, writing
 from .measures import Measure, largest_difference, wanted_measures
-from .models import Classifier, build_classifier
+from .models import Classifier, allow_tf32, build_classifier
 from .robustness import deepfool
 from .run import DEFAULTS, Run, checked
 from .store import (
@@ -51,7 +51,7 @@ def load_run(
     **fields, # with a name: the first run with stored weights whose fields are these, for example model='bin_enc'
 ) -> TrainedRun:
     """The classifier of a finished run with its weights, and its data. Raises `UserError` if there are none.
-    The same numbers as stored need the same threads, and on a GPU no TF32: `binenc.training.prepare(run)` sets both."""
+    The same numbers as stored need the same threads: `binenc.training.prepare(run)` sets them. Switches off TF32."""
     if isinstance(run, str):
         run = _first_with_weights(run, results_dir, fields)
     path = weights_path(run, results_dir)
@@ -61,6 +61,7 @@ def load_run(
     with torch.random.fork_rng(devices=[]): # the caller's random numbers are not ours to draw
         classifier = build_classifier(run, splits['train'].images.shape[1:], len(splits['train'].classes))
     load_weights(path, classifier)
+    allow_tf32(False)
     return TrainedRun(run, classifier.to(device).eval(), make_loaders(run, splits, device), splits['train'].classes)
 
 def _first_with_weights(name: str, results_dir: str | Path, fields: dict) -> Run:

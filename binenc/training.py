@@ -9,7 +9,7 @@ __all__ = ['OPTIMIZERS', 'CHECKPOINT', 'PREVIOUS', 'NEW', 'SNAPSHOT_IMAGES', 'SN
            'find_checkpoint', 'weight_bytes', 'load_weights', 'snapshot_index', 'snapshot_bytes', 'progress_of',
            'few_vertices', 'progress_line', 'print_progress', 'Log', 'EpochLeft', 'WayBack', 'Stopped', 'fit',
            'after_epoch', 'leave_epoch', 'measures_now', 'latent_bytes', 'measured_by', 'finish', 'prepare',
-           'check_precision', 'device_name', 'train']
+           'check_precision', 'few_convolutions', 'device_name', 'train']
 
 # %% ../nbs/4_training/05_training.ipynb #imports0
 import copy
@@ -36,7 +36,7 @@ from .files import (
 from .locks import Timer, acquire, check_owner, cpu_maker, gpu_memory_share, owning, release, writing
 from .losses import build_loss
 from .measures import MEASURES
-from .models import Classifier, build_classifier
+from .models import Classifier, allow_tf32, build_classifier
 from .run import Run, stored_run
 from .schedules import gamma_at, lr_at, output_lr_at
 from .store import (
@@ -85,10 +85,14 @@ def new_training(
 # %% ../nbs/4_training/05_training.ipynb #40b0bad9
 OPTIMIZERS = { # name -> (parameter groups, run) -> optimizer
     'adamw': lambda groups, run: torch.optim.AdamW(
-        groups, lr=run.lr, weight_decay=run.weight_decay, fused=run.speed == 'auto'),
+        groups, lr=run.lr, weight_decay=run.weight_decay, **_steps(run)),
     'sgd': lambda groups, run: torch.optim.SGD(
-        groups, lr=run.lr, weight_decay=run.weight_decay, momentum=0.9, fused=run.speed == 'auto'),
+        groups, lr=run.lr, weight_decay=run.weight_decay, momentum=0.9, **_steps(run)),
 }
+
+def _steps(run: Run) -> dict[str, bool]:
+    "One kernel for all weights, or a loop over them; without a word, torch would choose a third way on a GPU."
+    return {'fused': run.speed == 'auto', 'foreach': False}
 
 def build_optimizer(run: Run, classifier: nn.Module, loss: nn.Module) -> torch.optim.Optimizer:
     "The run's optimizer of the classifier and its loss; see `set_rates`."
@@ -110,11 +114,11 @@ def set_rates(
 @contextmanager
 def convolutions(precision: str):
     "While it lasts, convolutions on a GPU use TF32 if that is the run's precision."
-    torch.backends.cudnn.allow_tf32 = precision == 'tf32'
+    allow_tf32(precision == 'tf32')
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = False
+        allow_tf32(False)
 
 def train_epoch(
     training: Training,
@@ -435,16 +439,28 @@ def finish(training: Training, loaders: dict[str, DeviceLoader], log: Log,
 
 # %% ../nbs/4_training/05_training.ipynb #48b7d830
 def prepare(run: Run) -> torch.device:
-    "Seed torch, set its threads, and return the device."
+    "Seed torch, set its threads, have a GPU compute the same each time and in float32, and return the device."
     torch.manual_seed(run.replicate)
     torch.set_num_threads(run.threads)
-    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    allow_tf32(False)
     return best_device()
 
 def check_precision(run: Run) -> None:
-    "Raises `UserError` for training in TF32 without a GPU. Measuring is always in float32 and needs none."
-    if run.precision == 'tf32' and best_device().type != 'cuda':
+    """Raises `UserError` for training in TF32 without a GPU, and in TF32 or bf16 on one that is too old for them.
+    Measuring is always in float32 and needs none."""
+    gpu = best_device().type == 'cuda'
+    if run.precision == 'tf32' and not gpu:
         raise UserError('precision=tf32 needs a GPU, and there is none here: add --set precision=fp32')
+    if run.precision != 'fp32' and gpu and torch.cuda.get_device_capability() < (8, 0):
+        raise UserError(f'precision={run.precision} needs a GPU of compute capability 8.0 or later, and '
+                        f'{torch.cuda.get_device_name()} has {".".join(map(str, torch.cuda.get_device_capability()))}: '
+                        'add --set precision=fp32')
+
+def few_convolutions(run: Run) -> list[str]:
+    "A note where TF32, which convolutions alone compute in, changes nothing, else nothing."
+    if run.precision != 'tf32' or run.backbone != 'mlp': return []
+    return ['precision=tf32 changes nothing with backbone=mlp: convolutions alone compute in it']
 
 def device_name(device: torch.device) -> str:
     "The GPU's name, or `cpu`, the vector instructions that torch uses and the CPU's maker: they decide the last bits."
@@ -471,6 +487,6 @@ def train(
             record_start(folder, device_name(device), about_images(splits))
         log, loaders = Log(folder, say, notes), make_loaders(run, splits, device)
         training = new_training(run, splits['train'].images.shape[1:], len(splits['train'].classes), device)
-        for note in (*splits['train'].notes, *few_vertices(training)):
+        for note in (*splits['train'].notes, *few_vertices(training), *few_convolutions(run)):
             print(f'note: {note}', flush=True)
         return finish(training, loaders, log, fit(training, loaders, log))
