@@ -7,7 +7,8 @@ RESULTS ?= results
 ROUNDS ?= 3
 PINS ?= lowest
 
-.PHONY: help demo test torture lint outputs extended core frameworks bench house figures docs notebooks readme prepare lock
+.PHONY: help demo test torture lint outputs extended core frameworks bench house figures docs notebooks readme \
+	prepare lock
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -68,7 +69,8 @@ core: ## the layer's tests with tests/core/lowest.txt; PINS=newest takes the new
 frameworks: ## the layer in timm, Hugging Face, Lightning, peft, ONNX and others
 	$(PYTHON) -m venv $(VENV)-frameworks
 	$(VENV)-frameworks/bin/python -m pip install --quiet --requirement tests/frameworks/requirements.lock
-	PYTHONPATH=. $(VENV)-frameworks/bin/python -m pytest --confcutdir tests/frameworks tests/frameworks tests/test_streaming.py
+	PYTHONPATH=. $(VENV)-frameworks/bin/python -m pytest --confcutdir tests/frameworks tests/frameworks \
+		tests/test_streaming.py
 
 house: $(VENV)/.binenc ## sizes of the parts, the stack at a gradient, reads for all figures
 	$(BIN)/python .ci/house.py

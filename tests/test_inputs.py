@@ -178,11 +178,7 @@ CASES |= {
     'attacks.directions': Case(lambda x: attacks.directions(x, 3, draws()), 'x', (X,)),
     'attacks.generators': Case(lambda i: [g.initial_seed() for g in attacks.generators(i, 0)], 'v', (LABEL,)),
 }
-<<<<<<< HEAD
-NO_ARRAYS = {'cosine', 'in_double', 'require_evaluation', 'statistics_of_moments', 'without_noise'}
-=======
-NO_ARRAYS = {'add_by_class', 'cosine', 'in_double', 'require_evaluation', 'statistics_of_moments'}
->>>>>>> 3c3e7df059ce3cbd3fbd1bb204b1a38a042bd478
+NO_ARRAYS = {'add_by_class', 'cosine', 'in_double', 'require_evaluation', 'statistics_of_moments', 'without_noise'}
 MEASURES = collapse, binarity, geometry, reliability, robustness, attacks
 
 
