@@ -41,7 +41,7 @@ def add_by_class(
     index: Tensor, # (n,) int64, which of the K classes each row is in
     rows: Tensor, # (n,) or (n, d) of the dtype of the sums
 ) -> Tensor: # the sums
-    "Add each row to its class's sum. The same each time: on a GPU `index_add_` would add in whatever order threads come."
+    "Add each row to its class's sum. Repeats: on a GPU `index_add_` would add in whatever order threads come."
     if sums.device.type == 'cpu': return sums.index_add_(0, index, rows)
     members = index == torch.arange(len(sums), device=sums.device)[:, None] # (K, n)
     return sums.add_(members.to(rows.dtype) @ rows)
