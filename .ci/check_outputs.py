@@ -3,7 +3,8 @@
 Executes, two at a time and without writing them, the chapters whose text, or the text of a module that they import,
 has changed since their outputs were last compared; with --all, every chapter. Compares the text of every cell's
 outputs; pictures are not compared. A cell whose output varies (a time, a path, a list of all measures) says so with
-`#| varies` on its first line, and is skipped, as are cells that take minutes (`#| eval: false`). What agrees is noted in .ci/outputs.json. Exits with 1 if outputs differ.
+`#| varies` on its first line, and is skipped, as are cells that take minutes (`#| eval: false`). What agrees is noted
+in .ci/outputs.json. Exits with 1 if outputs differ.
 """
 import ast
 import difflib
