@@ -3,7 +3,8 @@
 Executes, two at a time and without writing them, the chapters whose text, or the text of a module that they import,
 has changed since their outputs were last compared; with --all, every chapter. Compares the text of every cell's
 outputs; pictures are not compared. A cell whose output varies (a time, a path, a list of all measures) says so with
-`#| varies` on its first line, and is skipped. What agrees is noted in .ci/outputs.json. Exits with 1 if outputs differ.
+`#| varies` on its first line, and is skipped, as are cells that take minutes (`#| eval: false`). What agrees is noted
+in .ci/outputs.json. Exits with 1 if outputs differ.
 """
 import ast
 import difflib
@@ -25,6 +26,7 @@ NOTED = REPO / '.ci' / 'outputs.json'
 PAGES = [REPO / 'nbs' / '5_findings' / f'{name}.ipynb' for name in ('ablation', 'edges')]
 CHAPTERS = [*sorted(REPO.glob('nbs/*/[0-9][0-9]_*.ipynb')), *PAGES]
 LINES_SHOWN = 12
+LONG = '#| eval: false' # a cell that takes minutes, for a person to execute
 
 
 def output_text(output):
@@ -45,7 +47,7 @@ def cell_text(cell):
 
 def varies(cell):
     """Whether a cell is marked as one whose output is not the same every time."""
-    return cell.source.startswith('#| varies')
+    return cell.source.startswith(('#| varies', LONG))
 
 
 def executed(path):
@@ -53,7 +55,11 @@ def executed(path):
     os.environ.update(OMP_NUM_THREADS='1', JUPYTER_PREFER_ENV_PATH='1')
     resources = {'metadata': {'path': str(path.parent)}}
     options = {'timeout': 900, 'iopub_timeout': 900, 'kernel_name': 'python3', 'extra_arguments': ['--log-level=ERROR']}
-    return NotebookClient(nbformat.read(path, 4), resources=resources, **options).execute()
+    notebook = nbformat.read(path, 4)
+    for cell in notebook.cells:
+        if cell.source.startswith(LONG):
+            cell.source = ''
+    return NotebookClient(notebook, resources=resources, **options).execute()
 
 
 def short_diff(committed, now):

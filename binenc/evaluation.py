@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['BATCH', 'VIEWS', 'STORED_DETECTORS', 'Predictions', 'evaluate', 'accuracy', 'worst_class_accuracy', 'cross_entropy',
            'ece', 'adaptive_ece', 'numbers_of', 'split_numbers', 'history_rows', 'attacked_order', 'attacked_images',
-           'errors_view', 'layer_view', 'decoding_view', 'attack_view', 'final_numbers', 'image_outputs',
-           'stored_scores', 'all_numbers']
+           'errors_view', 'layer_view', 'decoding_view', 'attack_view', 'Slopes', 'slopes_view', 'lipschitz',
+           'lipschitz_correct', 'relative_slope', 'final_numbers', 'image_outputs', 'stored_scores', 'all_numbers']
 
 # %% ../nbs/4_training/04_evaluation.ipynb #c3347869
 from collections.abc import Callable, Iterable, Mapping
@@ -161,6 +161,38 @@ def attack_view(classifier: nn.Module, loader: DeviceLoader, number: int) -> Att
     x = attacked_images(loader, number)
     return relative_perturbation(x, deepfool(classifier, x))
 
+# %% ../nbs/4_training/04_evaluation.ipynb #e3d7c9a4
+@dataclass(frozen=True)
+class Slopes:
+    "The margin of each of n images, its true logit minus the largest other, and how fast it changes. float64."
+    margin: Tensor # (n,)
+    slope: Tensor  # (n,) norm of the margin's gradient with respect to the normalised image
+
+def slopes_view(classifier: nn.Module, loader: DeviceLoader) -> Slopes:
+    "Margins and their gradients at every image of a split; the classifier is in evaluation mode."
+    parts = [_slopes(classifier, *batch) for batch in loader.in_order(BATCH.get(loader.images.device.type, 256))]
+    return Slopes(*(torch.cat(part).double() for part in zip(*parts, strict=True)))
+
+def _slopes(classifier: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]: # (n,), (n,)
+    with torch.enable_grad():
+        logits = classifier(x.requires_grad_())[0]
+        others = logits.scatter(1, y[:, None], -torch.inf).amax(1)
+        margin = logits.gather(1, y[:, None]).squeeze(1) - others
+        gradient = torch.autograd.grad(margin.sum(), x)[0]
+    return margin.detach(), gradient.flatten(1).norm(dim=1)
+
+def lipschitz(slopes: Slopes) -> float:
+    "Mean slope over all images: a local Lipschitz constant, as the successors of the paper report it."
+    return slopes.slope.mean().item()
+
+def lipschitz_correct(slopes: Slopes) -> float:
+    "Mean slope over the images that are classified correctly. NaN if there is none."
+    return slopes.slope[slopes.margin > 0].mean().item()
+
+def relative_slope(slopes: Slopes) -> float:
+    "Mean slope over mean absolute margin: stays the same if all logits are multiplied by a number."
+    return (slopes.slope.mean() / slopes.margin.abs().mean()).item()
+
 # %% ../nbs/4_training/04_evaluation.ipynb #0a6a291f
 def final_numbers(
     run: Run,
@@ -182,6 +214,7 @@ def final_numbers(
     if train.finite and test.finite:
         views['layer'] = lambda: layer_view(classifier, train, test)
         views['decoding'] = lambda: decoding_view(train, test)
+        views['slopes'] = lambda: slopes_view(classifier, loader)
         if run.deepfool_images:
             views['attack'] = lambda: attack_view(classifier, loader, run.deepfool_images)
     return {name: value for view, make in views.items() for name, value in numbers_of(view, wanted, make).items()}

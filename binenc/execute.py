@@ -126,7 +126,8 @@ def run_cell(shell, source: str): # -> outputs in the format of notebooks, and I
     from nbformat.v4 import new_output
     shell.errors = []
     with capture_output() as said:
-        shell.display_trap.hook = sys.displayhook # else the shell would print the last value
+        show, quiet = sys.displayhook, source.rstrip().endswith(';')
+        shell.display_trap.hook = lambda value: quiet or show(value) # else the shell would print the last value
         result = shell.run_cell(source, store_history=True)
     printed = {'stdout': said.stdout, 'stderr': said.stderr}
     outputs = [new_output('stream', name=name, text=text) for name, text in printed.items() if text]

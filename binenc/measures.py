@@ -16,7 +16,8 @@ from .errors import unknown
 
 # %% ../nbs/3_experiment/02_measures.ipynb #963a3d41
 EACH_SPLIT = ('predictions', 'latents', 'classes', 'codes', 'geometry', 'mixtures')
-AT_THE_END = ('errors', 'confidence', 'temperature', 'detectors', 'rescaled', 'layer', 'decoding', 'attack')
+AT_THE_END = (
+    'errors', 'confidence', 'temperature', 'detectors', 'rescaled', 'layer', 'decoding', 'slopes', 'attack')
 GROUPED = ('classes', 'codes', 'geometry')
 
 @dataclass(frozen=True)
@@ -176,6 +177,11 @@ _ROBUSTNESS = (
             better='larger'),
     Measure('perturbation_median', 'robustness:median_of_all', 'attack', 'median perturbation', better='larger'),
     Measure('deepfool_fooled', 'robustness:share_fooled', 'attack', 'fooled by DeepFool'),
+    Measure('lipschitz', 'evaluation:lipschitz', 'slopes', 'slope of the margin', better='smaller', scale_free=False),
+    Measure('lipschitz_correct', 'evaluation:lipschitz_correct', 'slopes', 'slope of the margin, correct images',
+            better='smaller', scale_free=False),
+    Measure('relative_slope', 'evaluation:relative_slope', 'slopes', 'slope over mean absolute margin',
+            better='smaller'),
 )
 MEASURES = {m.name: m for m in (*_CLASSIFIER, *_COLLAPSE, *_GEOMETRY, *_CODE, *_RELIABILITY, *_ROBUSTNESS)}
 
