@@ -81,7 +81,7 @@ def prepare():
     binenc.store.provenance = lambda device: about  # asking git takes longer than a trial
     binenc.training.CHECKPOINT_SECONDS = 0
     binenc.execute.execute_notebook = notebook_here
-    binenc.execute.draw_figures = tables_here
+    binenc.execute.draw_figures = binenc.commands.draw_figures = tables_here
 
 
 def notebook_here(name, output, parameters):
@@ -117,7 +117,7 @@ class _Failed(Exception):
         self.ename, self.evalue = type(error).__name__, str(error)
 
 
-def tables_here(experiments, folder, results_dir, settings=(), jobs=None):
+def tables_here(experiments, folder, results_dir, settings=(), jobs=None, only='*'):
     """The tables, without the notebooks and pictures."""
     from binenc.figures import StoredResults
     from binenc.tables import accuracy_table, as_markdown, auroc_table, code_summary, save_table

@@ -31,16 +31,16 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from .errors import UserError, reason
 from .execute import (
-    DRAWS, STATES, TRAINING, TRAINS, Apart, Stage, Sweep, Watcher, attacking, default_jobs, device_here, draw_figures,
-    make_report, measuring, pending, run_state, states, warm_up)
+    DRAWS, STATES, TRAINING, TRAINS, Apart, Lines, Stage, Sweep, Watcher, attacking, default_jobs, device_here,
+    draw_figures, make_report, measuring, pending, run_state, states, warm_up)
 from .experiment import AXES, EXPERIMENTS, Experiment, expand, parse_settings, planned
 from .files import SUMS, check_stored, reading_once
 from .locks import StopOnSignal
 from .results import attackable, keep_attacks
 from .run import Run
 from .slurm import (
-    MAX_IN_VAIN, Job, Submission, cancel_jobs, data_ready, dry_commands, last_value, log_text,
-    max_array_size, past, queued, recorded, run_task, submit_again, submit_runs)
+    MAX_IN_VAIN, Job, Submission, cancel_jobs, data_ready, dry_commands, last_value, log_text, max_array_size, past,
+    queued, recorded, run_task, submit_again, submit_runs)
 from .store import (
     KEPT_FILES, RUN_FILES, experiment_folder, gathered, grown, is_attacked, is_measured, keep_experiment, kept_attacks,
     newest_notebook, read_kept, read_progress, resolve_experiment, run_folder, runs_with_weights, stored_experiment,
@@ -259,7 +259,7 @@ def run(
     tidy([wanted], results_dir)
     state, reason = run_state(run_folder(wanted, results_dir))
     if state == 'damaged': raise UserError(reason)
-    done = compute(wanted.experiment, [wanted], 1, 1, results_dir, data_dir)
+    done = Sweep([wanted], results_dir, data_dir, watcher=Lines())()
     state, reason = done.outcome.get(wanted, ('interrupted', ''))
     if state in ('running', 'failed'): raise UserError(reason or elsewhere(wanted))
     if state != 'finished': raise stopped()

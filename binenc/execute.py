@@ -7,7 +7,7 @@ __all__ = ['STATES', 'TRAIN', 'COPIES', 'DRAWS', 'TRAINS', 'HUGE_PAGES', 'DEAD',
            'FIGURES', 'run_state', 'states', 'pending', 'notebook_path', 'check_parameters', 'new_shell', 'run_cell',
            'run_cells', 'engine', 'warm_up', 'Killed', 'Apart', 'device_here', 'failure_reason', 'notebook_places',
            'execute_notebook', 'Stage', 'measuring', 'attacking', 'next_notebook', 'Attempt', 'failed', 'died',
-           'Watcher', 'Sweep', 'default_jobs', 'draw_figures', 'make_report']
+           'Watcher', 'Lines', 'Sweep', 'default_jobs', 'draw_figures', 'make_report']
 
 # %% ../nbs/6_running/01_execute.ipynb #imports0
 import multiprocessing
@@ -366,6 +366,13 @@ class Watcher:
 
     def stop(self) -> None:
         "The runs have been asked to stop."
+
+class Lines(Watcher):
+    "Prints a line for each report."
+    def progress(self, run: Run, progress: dict) -> None:
+        from binenc.training import progress_line
+        if 'epoch' in progress:
+            print(progress_line(progress), flush=True)
 
 
 LOOK = 0.25 # seconds between two looks at the progress of runs

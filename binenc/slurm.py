@@ -248,9 +248,9 @@ def queued(experiment: str, results_dir: str | Path = 'results') -> dict[str, Jo
     return {run_id: job for job in active_jobs(experiment, results_dir) for run_id in job.ids}
 
 # %% ../nbs/6_running/02_slurm.ipynb #964fd673
-def data_ready(name: str, root: Path) -> bool:
+def data_ready(name: str, root: str | Path) -> bool:
     "Whether a job, which runs in the repository, can read a data set without a download."
-    root = root.resolve()
+    root = Path(root).resolve()
     with chdir(repository()):
         return dataset_info(name).place(root) is not None
 

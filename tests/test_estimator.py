@@ -71,9 +71,9 @@ def test_images_and_names():
 
 
 def test_bad_parameters_say_so():
-    """A training that is too short to compress, no bits, other features than before."""
-    with pytest.raises(ValueError, match='train longer'):
-        BinaryEncodingClassifier(steps=2).fit(X_TRAIN, Y_TRAIN)
+    """No steps, no bits, other features than before."""
+    with pytest.raises(ValueError, match='steps=0'):
+        BinaryEncodingClassifier(steps=0).fit(X_TRAIN, Y_TRAIN)
     with pytest.raises(ValueError, match='nodes=0'):
         BinaryEncodingClassifier(nodes=0).fit(X_TRAIN, Y_TRAIN)
     with pytest.raises(ValueError, match='features'):

@@ -35,7 +35,6 @@ from binenc.measures import MEASURES, Measure
 from binenc.restored import load_run
 from binenc.results import merge
 from binenc.run import Run
-from binenc.slurm import data_ready
 from binenc.store import run_folder, stored_experiment
 from binenc.tables import markdown_table
 from binenc.training import train
@@ -500,15 +499,3 @@ def test_drawn_images_are_not_copied(tmp_path):
         batches = zip(mapped[name].shuffled(1), plain[name].shuffled(1), strict=True)
         assert all(torch.equal(a, b) and torch.equal(u, v) for (a, u), (b, v) in batches)
         assert torch.equal(*(torch.cat([x for x, _ in loaders[name].in_order(7)]) for loaders in (mapped, plain)))
-
-
-def test_a_relative_path_that_jobs_do_not_find(tmp_path, monkeypatch):
-    """Jobs run in the repository: what is found from here alone is refused, with the whole path to give."""
-    (tmp_path / 'repository').mkdir()
-    as_folder(tmp_path, *pictures())
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv('BINENC_REPO', str(tmp_path / 'repository'))
-    with pytest.raises(UserError, match=f'jobs run in .*: give its whole path, dataset=folder:{tmp_path}/mine'):
-        data_ready('folder:mine', 'datasets')
-    assert data_ready(f'folder:{tmp_path}/mine', 'datasets') and data_ready('folder:mine', tmp_path)
-    assert not data_ready('folder:nothing', 'datasets') and data_ready('digits', 'datasets')

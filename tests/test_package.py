@@ -85,8 +85,8 @@ assert 'torch' not in sys.modules and not [name for name in sys.modules if name.
 from binenc import BinaryEncodingHead, GammaSchedule, attach, class_codes, compression_loss, keep_latents, latents
 assert set(binenc.__all__) <= set(dir(binenc))
 assert all(getattr(binenc, name).__name__ == name for name in binenc.__all__)
-import binenc.attacking
-from binenc import attacking
+import binenc.attacks
+from binenc import attacks
 try:
     binenc.atach
 except AttributeError as error:
