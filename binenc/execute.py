@@ -403,7 +403,8 @@ class Sweep:
         "Start the process of a run, unless the run is finished already."
         if not self.stage.stored and run_folder(run, self.places[0]).finished: return self.end(run, 'finished')
         try:
-            self.running[run] = Attempt(self.stage, run, *self.places)
+            self.running[run] = attempt = Attempt(self.stage, run, *self.places)
+            self.told[run] = attempt.progress() # of an earlier attempt
         except UserError as error:
             self.end(run, 'running' if isinstance(error, Owned) else 'failed', str(error))
 

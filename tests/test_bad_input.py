@@ -430,7 +430,7 @@ def test_two_jobs_on_one_run(command, tmp_path):
     run, words = Run(**values), ('run', *settings(**values))
     first = start(*words, cwd=tmp_path)
     read_until(first, 'epoch ')
-    refused(command(*words, cwd=tmp_path), run.id, 'another process', 'wait for it')
+    refused(command(*words, cwd=tmp_path), run.id, 'is being computed by', 'wait for it')
     assert first.poll() is None, 'the run is too short for this test'
     out, errors = first.communicate(timeout=120)
     assert first.returncode == 0 and 'finished' in out, out + errors
