@@ -94,11 +94,12 @@ class Here:
 
     def __init__(self, function, *arguments):
         from binenc.errors import UserError
+        from binenc.execute import failure_reason
         self.value, self.error = None, None
         try:
             self.value = function(*arguments)
-        except UserError as error:
-            self.error = error
+        except Exception as error:
+            self.error = error if isinstance(error, UserError) else UserError(failure_reason(error))
 
     def result(self):
         """What the function returned or raised."""

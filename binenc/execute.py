@@ -389,7 +389,7 @@ class Sweep:
         watcher: Watcher = Watcher(), # noqa: B008 - it has no state
     ):
         self.waiting, self.jobs, self.stage, self.places = list(runs), jobs, stage, (results_dir, data_dir)
-        self.watcher, self.stopping, self.received = watcher, False, None # the signal that asked to stop
+        self.watcher, self.stopping = watcher, False
         self.running, self.told, self.outcome = {}, {}, {} # run -> its attempt, what it reported last, how it ended
 
     def stop(self) -> None:
@@ -427,7 +427,7 @@ class Sweep:
         "Compute all runs; a signal stops them, see `StopOnSignal`. Raises `UserError` for folders it cannot use."
         notebook_places(**dict(zip(('results_dir', 'data_dir'), self.places, strict=True)))
         own_temporary_folder()
-        with StopOnSignal(self.stop) as signals:
+        with StopOnSignal(self.stop):
             warm_up(TRAINS)
             while self.running or self.waiting and not self.stopping:
                 while self.waiting and len(self.running) < self.jobs and not self.stopping:
@@ -436,7 +436,6 @@ class Sweep:
                         self.stop()
                 wait([attempt.process.process.sentinel for attempt in self.running.values()], LOOK)
                 self.look()
-            self.received = signals.received
         return self
 
 # %% ../nbs/6_running/01_execute.ipynb #89fe5b23
