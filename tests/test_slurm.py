@@ -153,12 +153,17 @@ def site(clone, cluster):
     return Site(clone, cluster)
 
 
+def release_held(cluster, active):
+    """What SLURM holds after a node has failed goes on, as an administrator would have it."""
+    for held in (j for j in active if 'requeued held' in j['reason']):
+        cluster.run('scontrol', 'release', held['id'], check=False)
+
+
 def until_settled(site, name):
     """Wait until no job is left, as long as there is progress: jobs change, or files of the experiment."""
     seen, since = None, time.monotonic()
     while active := site.cluster.active():
-        for held in (j for j in active if 'requeued held' in j['reason']):  # as an administrator does after a failure
-            site.cluster.run('scontrol', 'release', held['id'], check=False)
+        release_held(site.cluster, active)
         files = [(path, path.stat().st_mtime_ns) for path in (site.results / name).rglob('*') if path.exists()]
         now = [(j['id'], j['state'], j['restarts']) for j in active], sorted(files)
         if now != seen:
@@ -224,7 +229,8 @@ def disturb(site, runs, what, done):
     """Do it to the next training that is not through before it is hit; returns the run."""
     tried = set(done)
     while True:
-        run, who = wait_for(lambda: training(site, runs, tried), PATIENCE, f'a training to be {what}')
+        run, who = wait_for(lambda: release_held(site.cluster, site.cluster.active()) or training(site, runs, tried),
+                            PATIENCE, f'a training to be {what}')
         tried.add(run)
         try:
             DISTURBANCES[what](site.cluster, who)
