@@ -98,12 +98,15 @@ def compare(
     return (_paired if paired else _welch)(ours, others, better, bound)
 
 
+
 # %% ../nbs/2_measures/08_statistics.ipynb #e0c54d95
 def _paired(ours: Sequence[float], others: Sequence[float], better: int, bound: float) -> Comparison:
     pairs = [pair for pair in zip(ours, others, strict=True) if all(map(math.isfinite, pair))]
     d = summarise((a - b for a, b in pairs), scale=max((abs(x) for pair in pairs for x in pair), default=0.))
     error = d.std / math.sqrt(d.n) if d.n else math.nan
-    return Comparison(d, _effect(d.mean, d.std, d.n - 1), _p(d, error, d.n - 1, 2**d.n), better, error, d.n - 1, bound)
+    t = abs(d.mean) * math.sqrt(d.n) / d.std if error > 0 else math.inf
+    effect = _effect(d.mean, d.std, d.n - 1)
+    return Comparison(d, effect, _p(d, t, d.n - 1, 2**d.n), better, error, d.n - 1, bound)
 
 def _welch(ours: Sequence[float], others: Sequence[float], better: int, bound: float) -> Comparison:
     a, b = summarise(ours), summarise(others)
@@ -114,18 +117,18 @@ def _welch(ours: Sequence[float], others: Sequence[float], better: int, bound: f
     half = _t_quantile(freedom) * error if n > 1 else math.nan
     d = Summary(mean, math.hypot(a.std, b.std), n, mean - half, mean + half)
     effect = _effect(mean, d.std / math.sqrt(2), freedom) if n >= ENOUGH else math.nan
-    p = _p(d, error, freedom, math.comb(a.n + b.n, n))
+    p = _p(d, abs(mean) / error if error > 0 else math.inf, freedom, math.comb(a.n + b.n, n))
     return Comparison(d, effect, p, better, error, freedom, bound, 'Welch')
 
 def _effect(mean: float, std: float, f: float) -> float:
     if not f >= ENOUGH - 1 or std == 0: return math.nan
     return math.exp(math.lgamma(f / 2) - math.lgamma((f - 1) / 2)) / math.sqrt(f / 2) * mean / std
 
-def _p(d: Summary, error: float, freedom: float, arrangements: int) -> float:
+def _p(d: Summary, t: float, freedom: float, arrangements: int) -> float:
     if d.n < ENOUGH: return math.nan
-    if error == 0: return 2 / arrangements if d.mean else 1.
+    if t == math.inf: return 2 / arrangements if d.mean else 1.
     from scipy.special import stdtr
-    return 2 * float(stdtr(freedom, -abs(d.mean) / error))
+    return 2 * float(stdtr(freedom, -t))
 
 # %% ../nbs/2_measures/08_statistics.ipynb #d8947b6e
 ACCURACY_BOUND = 0.01             # a point
@@ -192,7 +195,8 @@ def compare_crossed(
     freedom = len(a) + len(b) - 2
     half = _t_quantile(freedom) * error
     d = Summary(mean, error * math.sqrt(n / 2), n, mean - half, mean + half)
-    return Comparison(d, math.exp(mean), _p(d, error, freedom, 2**n), better, error, freedom, bound, 'crossed')
+    p = _p(d, abs(mean) / error if error > 0 else math.inf, freedom, 2**n)
+    return Comparison(d, math.exp(mean), p, better, error, freedom, bound, 'crossed')
 
 # %% ../nbs/2_measures/08_statistics.ipynb #cec97133
 def p_for(comparisons: Iterable[Comparison]) -> float:
@@ -248,6 +252,7 @@ def _verdict(p_for: float, p_against: float, p_equivalent: float) -> str:
     "The first whose p is small enough."
     found = zip((SUPPORTED, CONTRADICTED, EQUIVALENT), (p_for, p_against, p_equivalent))
     return next((verdict for verdict, p in found if p <= LEVEL), UNDECIDED)
+
 
 
 # %% ../nbs/2_measures/08_statistics.ipynb #754e32f4
