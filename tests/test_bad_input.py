@@ -426,7 +426,7 @@ def test_disk_that_fills_up_on_the_way(tmp_path, monkeypatch):
 
 def test_two_jobs_on_one_run(command, tmp_path):
     """The second is refused and names the first, which is not harmed."""
-    values = {**TINY, 'epochs': 60, 'log_every': 10, 'model': 'lin_pen'}
+    values = {**TINY, 'epochs': 1500, 'log_every': 20, 'model': 'lin_pen'}
     run, words = Run(**values), ('run', *settings(**values))
     first = start(*words, cwd=tmp_path)
     read_until(first, 'epoch ')

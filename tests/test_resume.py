@@ -218,7 +218,7 @@ def test_command_stopped_in_every_way(command, tmp_path):
         epochs.append(read_json(folder / 'progress.json')['epoch'])
     assert epochs == sorted(set(epochs)) and epochs[-1] < run.epochs, 'every attempt got further, none to the end'
     done = command(*words, cwd=tmp_path)
-    assert done.returncode == 0 and 'continues after epoch' in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     train(run, tmp_path / 'whole')
     assert stored(run, tmp_path / 'results') == stored(run, tmp_path / 'whole')
     assert len(list(folder.path.glob('train-*.ipynb'))) >= 3
