@@ -101,6 +101,7 @@ TRAIN = '4_training/train.ipynb'
 def new_shell(): # -> an IPython shell, for `run_cell`
     "A shell without windows and history, which keeps what cells raise."
     from IPython.core.interactiveshell import InteractiveShell
+    from IPython.core.pylabtools import select_figure_formats
     from nbformat.v4 import new_output
     from traitlets.config import Config
 
@@ -118,6 +119,7 @@ def new_shell(): # -> an IPython shell, for `run_cell`
     shell = Shell.instance(config=Config(
         {'HistoryManager': {'enabled': False}, 'InteractiveShell': {'colors': 'nocolor'}}))
     shell.enable_matplotlib('inline')
+    select_figure_formats(shell, {'png'}, bbox_inches='tight') # which only the first shell of a process would get
     return shell
 
 def run_cell(shell, source: str): # -> outputs in the format of notebooks, and IPython's result
