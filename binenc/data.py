@@ -133,16 +133,34 @@ def imbalanced(run: Run, data: ImageData) -> ImageData:
     return data[(ranks_in_class(data.labels, run.replicate) < kept[index]).nonzero().flatten()]
 
 # %% ../nbs/3_experiment/06_data.ipynb #764c4f56
+def _known(run: Run, every: dict[str, ImageData]) -> tuple[dict[str, ImageData], dict[str, ImageData]]:
+    "All splits with the run's classes alone, and the unknown part of the test images; labels count from 0 in both."
+    if run.known_classes is None: return every, {}
+    classes = len(every['train'].classes)
+    if run.known_classes > classes - 2:
+        raise UserError(f'known_classes={run.known_classes} is too many: {run.dataset} has {classes} classes, of which '
+                        'at least two must stay unknown')
+    order = torch.randperm(classes, generator=torch.Generator().manual_seed(run.replicate))
+    known, unknown = (part.sort().values for part in order.tensor_split([run.known_classes]))
+    return {split: _only(data, known) for split, data in every.items()}, {'unknown': _only(every['test'], unknown)}
+
+def _only(data: ImageData, chosen: Tensor) -> ImageData: # chosen: (k,) int64, ascending
+    part = data[torch.isin(data.labels, chosen).nonzero().flatten()]
+    return replace(part, labels=torch.searchsorted(chosen, part.labels),
+                   classes=tuple(data.classes[c] for c in chosen.tolist()))
+
+# %% ../nbs/3_experiment/06_data.ipynb #be848b4f
 def load_splits(
-    run: Run, # dataset, image_size, val_fraction, train_images, imbalance and replicate are used
+    run: Run, # dataset, replicate, image_size, known_classes, val_fraction, train_images, imbalance
     root: str | Path = 'datasets',
 ) -> dict[str, ImageData]:
-    """The run's images: 'train', 'val' (if the data set brings it, or `val_fraction` is above 0) and 'test'.
-    The replicate seeds what is drawn. Raises `UserError`."""
+    """The run's images: 'train', 'val' (if the data set brings it, or `val_fraction` is above 0), 'test', and with
+    `known_classes` 'unknown', test images of the other classes. The replicate seeds what is drawn. Raises `UserError`.
+    """
     every = dataset_info(run.dataset, run.image_size).splits(Path(root))
-    every = {split: as_tensors(images) for split, images in every.items()}
+    every, unknown = _known(run, {split: as_tensors(images) for split, images in every.items()})
     splits = {'train': every['train'], 'val': every['val']} if 'val' in every else _held_out(run, every['train'])
-    splits |= {'train': _thinned(run, imbalanced(run, splits['train'])), 'test': every['test']}
+    splits |= {'train': _thinned(run, imbalanced(run, splits['train'])), 'test': every['test'], **unknown}
     if len(splits['test']) < 2: raise UserError(f'{run.dataset} has one test image: measures need two or more')
     train, test = (tuple(splits[name].images.shape[1:]) for name in ('train', 'test'))
     if train != test:

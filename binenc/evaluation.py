@@ -11,6 +11,7 @@ __all__ = ['BATCH', 'VIEWS', 'STORED_DETECTORS', 'Predictions', 'evaluate', 'acc
 # %% ../nbs/4_training/04_evaluation.ipynb #c3347869
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -24,9 +25,11 @@ from .data import DeviceLoader
 from .detectors import calibration, detector_scores
 from .geometry import Decoding, Layer, class_geometry, decode
 from .head import CosineHead
-from .measures import GROUPED, MEASURES, Measure
+from .measures import GROUPED, MEASURES, NOTICED, Measure
+from .openset import unknown_scores
 from .reliability import (
     ODIN_TEMPERATURE, ErrorScores, adaptive_calibration_error, calibration_error, mahalanobis_errors, softmax_errors)
+from .retrieval import rank_by_code
 from .robustness import Attack, deepfool, relative_perturbation
 from .run import Run
 
@@ -127,7 +130,7 @@ def history_rows(
     predictions: dict[str, Predictions], # by split
 ) -> list[tuple[str, str, float]]: # (split, measure, value)
     "The numbers of every split, as they go into the history."
-    return [(split, name, value) for split, out in predictions.items()
+    return [(split, name, value) for split, out in predictions.items() if split != 'unknown'
             for name, value in split_numbers(out, ARMS[run.model]).items()]
 
 # %% ../nbs/4_training/04_evaluation.ipynb #3251e12f
@@ -197,13 +200,13 @@ def relative_slope(slopes: Slopes) -> float:
 def final_numbers(
     run: Run,
     classifier: nn.Module,
-    train: Predictions,
-    test: Predictions,
+    predictions: dict[str, Predictions], # 'train', 'test', and 'unknown' if the run has it
     loader: DeviceLoader, # of the test split
     wanted: Iterable[Measure] | None = None, # None: every measure
 ) -> dict[str, float]:
     """The measures of the views that need a trained classifier. If training diverged,
     no `layer`, `decoding` and `attack`, and NaN where others need latents. No `attack` if the run attacks none."""
+    train, test, unknown = map(predictions.get, ('train', 'test', 'unknown'))
     views = {
         'errors': lambda: errors_view(train, test),
         'confidence': lambda: softmax_errors(test.logits, test.y),
@@ -217,6 +220,11 @@ def final_numbers(
         views['slopes'] = lambda: slopes_view(classifier, loader)
         if run.deepfool_images:
             views['attack'] = lambda: attack_view(classifier, loader, run.deepfool_images)
+        views['retrieval'] = lambda: rank_by_code(test.z, test.y, train.z, train.y)
+    if unknown:
+        scores = cache(lambda: unknown_scores(train, test, unknown))
+        views['unknown'] = lambda: unknown
+        views |= {f'unknown_{name}': lambda name=name: scores()[name] for name in NOTICED}
     return {name: value for view, make in views.items() for name, value in numbers_of(view, wanted, make).items()}
 
 # %% ../nbs/4_training/04_evaluation.ipynb #067fa66e
@@ -256,6 +264,6 @@ def all_numbers(
     wanted: Iterable[Measure] | None = None, # None: every measure
 ) -> dict[str, float]: # column -> value, as in metrics.json
     "Every wanted number of a trained classifier."
-    numbers = {f'{split}_{name}': value for split, out in predictions.items()
+    numbers = {f'{split}_{name}': value for split, out in predictions.items() if split != 'unknown'
                for name, value in split_numbers(out, ARMS[run.model], wanted).items()}
-    return numbers | final_numbers(run, classifier, predictions['train'], predictions['test'], loaders['test'], wanted)
+    return numbers | final_numbers(run, classifier, predictions, loaders['test'], wanted)

@@ -78,6 +78,7 @@ class Run(_Identified):
     val_fraction: float = 0.0     # share of the training images held out for selection, stratified
     train_images: int | None = None # train on this many images only, stratified; None: all
     imbalance: float = 1.         # train images of the first class over those of the last; falls exponentially between
+    known_classes: int | None = None # train and test on so many classes, drawn by the replicate; None: all
     augment: bool | str = False   # true: random crop after padding by an eighth, and mirroring; mirror: only mirroring
     # measurement
     log_every: int = 20           # epochs between measurements
@@ -133,6 +134,7 @@ RULES = { # (test, what is wanted in words)
     **{name: (lambda v: v >= 0, 'a number of at least 0') for name in ('lr_end', 'term_weight')},
     'image_size': (lambda v: 1 <= v <= 4096, 'a whole number from 1 to 4096, or none'),
     'imbalance': (lambda v: v >= 1, 'a number of at least 1'),
+    'known_classes': (lambda v: v >= 2, 'a whole number of at least 2, or none'),
     'dropout': (lambda v: 0 <= v < 1, 'a number from 0 to below 1'),
     'margin': (lambda v: 0 <= v <= math.pi / 2, 'an angle from 0 to pi/2'),
     **{name: (lambda v: v >= 0, 'a whole number of at least 0')
