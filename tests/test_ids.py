@@ -44,7 +44,8 @@ def settings_text(run):
 
 
 OTHER = dict(dataset='mnist-small', output_lr=2., gamma_max=10., gamma_schedule='two_regimes', dropout=0.75,
-             gamma_factor=1.03, lr_factor=0.75, val_fraction=0.25, train_images=1000, image_size=16)
+             gamma_factor=1.03, lr_factor=0.75, val_fraction=0.25, train_images=1000, image_size=16,
+             known_classes=5)
 
 
 def another(name):
