@@ -8,7 +8,7 @@ __all__ = ['TOLERANCE', 'MAX_ITER', 'VARIANCE_FLOOR', 'BINS', 'NUMBERS_AT_A_TIME
            'peaks_distance_std', 'binarity_metrics', 'ClassCodes', 'class_codes', 'hamming', 'same_encoding_fraction',
            'distinct_codes', 'min_hamming', 'encoding_fraction', 'bits', 'packed_bits', 'unpacked_bits',
            'code_distances', 'predict_by_code', 'code_score', 'off_code', 'hamming_within', 'hamming_between',
-           'hamming_histograms', 'bit_balance', 'bit_correlation', 'code_entropy']
+           'hamming_histograms', 'code_agreement', 'bit_balance', 'bit_correlation', 'code_entropy']
 
 # %% ../nbs/2_measures/02_binarity.ipynb #06ab4c5c
 import math
@@ -334,6 +334,19 @@ def hamming_histograms(
     distance, same = hamming(bits, bits)[i, j].long(), y[i] == y[j]
     within, between = (torch.bincount(distance[chosen], minlength=z.shape[1] + 1) for chosen in (same, ~same))
     return within, between
+
+# %% ../nbs/2_measures/02_binarity.ipynb #4aab03e7
+def code_agreement(
+    a: ClassCodes, b: ClassCodes, # of the same K classes, with d bits each
+) -> float: # 0.5 to 1, no unit
+    "Share of bits that are equal after the symmetry of the hypercube that makes most of them equal. ValueError."
+    from scipy.optimize import linear_sum_assignment # takes a tenth of a second, which other measures do without
+    if a.bits.shape != b.bits.shape or not torch.equal(a.classes.cpu(), b.classes.cpu()):
+        raise ValueError(f'codes of the same classes and nodes are needed, not {tuple(a.bits.shape)} of classes '
+                         f'{a.classes.tolist()} and {tuple(b.bits.shape)} of {b.classes.tolist()}')
+    differ = hamming(a.bits.T, b.bits.T.to(a.bits.device)).double().cpu().numpy() # of each node and each, in classes
+    equal = np.maximum(differ, len(a.bits) - differ)
+    return float(equal[linear_sum_assignment(equal, maximize=True)].mean() / len(a.bits))
 
 # %% ../nbs/2_measures/02_binarity.ipynb #3667712c
 def bit_balance(
