@@ -27,7 +27,7 @@ class Arm:
     loss: str                      # a name in `binenc.losses.LOSSES`
     look: Look
     head_fields: tuple[str, ...] = () # fields of `Run` that its head is built with
-    compresses: bool = False       # whether its loss uses gamma; for other arms gamma is logged as 0
+    compresses: bool = False       # whether it uses gamma; for other arms gamma is logged as 0
     fields: Mapping[str, Any] = field(default_factory=dict) # fields of `Run` that this arm sets
 
     @property
@@ -38,7 +38,7 @@ class Arm:
     @property
     def also(self) -> tuple[str, ...]:
         "Views that are measured for such an arm only, see `binenc.measures`."
-        return ('mixtures',) if self.head == 'linear' else ()
+        return ('mixtures',) if self.head in ('linear', 'codes') else ()
 
 # %% ../nbs/3_experiment/01_arms.ipynb #c8aee51a
 ARMS = {
@@ -68,5 +68,10 @@ ARMS = {
     'no_pen_normface': Arm('NormFace', head='cosine', loss='cross_entropy', look=Look('#949494', '--', 'D'),
                            head_fields=('scale',)),
     'no_pen_center': Arm('Center loss', head='none', loss='center_loss', look=Look('#949494', ':', 'o')),
+    'quantised_pen': Arm('Quantised', head='linear', loss='quantised', look=Look('#ca9161', '-', 'o')),
+    'hardening_pen': Arm('Hardening tanh', head='hardening', loss='cross_entropy', look=Look('#ca9161', '--', 's'),
+                         compresses=True),
+    'orthohash': Arm('OrthoHash', head='codes', loss='orthohash', look=Look('#ca9161', ':', 'D'),
+                     head_fields=('scale',), fields=dict(scale=8., margin=0.2)),
 }
 PAPER_ARMS = ('bin_enc', 'lin_pen', 'nonlin_pen', 'no_pen')

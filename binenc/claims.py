@@ -328,7 +328,7 @@ def claims_report(c: Compared) -> dict:
 def _lacking(c: Compared) -> list[str]:
     "What is not there beside missing runs: models of the paper, the rest of a preset, and attacks."
     judged = c.selected[c.selected.model.isin(PAPER_ARMS)]
-    attacks = unattacked_lines(judged, compared_attacks(judged, c.results_dir)) if len(judged) else []
+    attacks = unattacked_lines(judged, c.results_dir) if len(judged) else []
     return [*filter(None, [_absent_line(c.experiment), part_line(c.experiment)]), *attacks]
 
 def _absent_line(e: Experiment) -> str: # empty if all are there
@@ -343,6 +343,7 @@ def _compared_runs(selected: 'pd.DataFrame', common: 'pd.DataFrame') -> dict:
     return {'n': int(selected.replicate.nunique()), 'replicates': sorted(map(int, selected.replicate.unique())),
             'learning_rates': sorted(map(float, common.lr.unique())), 'commits': origin['commit'],
             'torch': origin['torch'], 'runs': {arm: list(rows.id) for arm, rows in compared.groupby('model')}}
+
 
 
 # %% ../nbs/5_findings/04_claims.ipynb #41c771ce
@@ -428,6 +429,7 @@ def _to_decide(claim: dict) -> str: # empty where it is decided
     if claim['verdict'] != UNDECIDED or claim['not_measured']: return ''
     n = claim['to_decide']
     return f'{n:.0f} replicates' if n is not None and math.isfinite(n) else 'not by more replicates'
+
 
 
 # %% ../nbs/5_findings/04_claims.ipynb #419acd47

@@ -279,7 +279,6 @@ _FAMILY = (
              'bin_enc': {'gamma_max': (0.05, 0.5, 5.)}}),
 )
 
-
 # %% ../nbs/3_experiment/05_experiment.ipynb #a82865dd
 def _full(name: str, title: str, every: int, schedule: str, **settings) -> Experiment:
     "BinEnc with the paper's gamma, which grows after every so many epochs, at six of the paper's rates."
@@ -295,7 +294,26 @@ _FULL = tuple(
         lr_schedule='cosine', lr_from=40 * every, lr_end=1e-8, output_lr=1.))))
 
 # %% ../nbs/3_experiment/05_experiment.ipynb #a631d98f
-EXPERIMENTS = {e.name: e for e in (*_PAPER_AND_SMALLER, *_LARGER, *_ABLATION, *_FAMILY, *_LATER, *_FULL)}
+_ON_PURPOSE = ('quantised_pen', 'hardening_pen', 'orthohash')
+
+def _purpose(name: str, title: str, settings: Mapping, own: Mapping, **axes) -> Experiment:
+    "The arms that ask for a code, with four settings each; `own` holds those of the hardening tanh."
+    own = {'quantised_pen': {'term_weight': (0.1, 1.)}, 'orthohash': {'margin': (0.2, 0.3)}, **own}
+    return Experiment(name, f'{title}, binary on purpose', {**settings, 'store_latents': False}, own=own,
+                      **{'models': _ON_PURPOSE, 'lrs': (1e-3, 2e-3), 'replicates': FIVE, **axes})
+
+_ASKED = (
+    _purpose('purpose', 'Digits', dict(_SMALL, dataset='digits', epochs=300),
+             {'hardening_pen': {'gamma_factor': (1.02, 1.028)}}),
+    _purpose('purpose-mnist-small', 'MNIST, 5,000 images', dict(_SMALL, dataset='mnist-small', epochs=100),
+             {'hardening_pen': {'gamma_factor': (1.061, 1.086)}}),
+    _purpose('purpose-fashion', 'Fashion-MNIST', dict(_TWO_CORES, **_FASHION, val_fraction=0.1, deepfool_images=1000),
+             {'hardening_pen': {'gamma_max': (4., 40.)}, 'bin_enc': {'gamma_factor': 2.05, 'gamma_max': (50., 1000.)}},
+             models=('bin_enc', *_ON_PURPOSE), lrs=(2e-3, 4e-3), replicates=(0, 1, 2)),
+)
+
+# %% ../nbs/3_experiment/05_experiment.ipynb #d50ea3b4
+EXPERIMENTS = {e.name: e for e in (*_PAPER_AND_SMALLER, *_LARGER, *_ABLATION, *_FAMILY, *_LATER, *_FULL, *_ASKED)}
 
 def part_line(e: Experiment) -> str: # empty if none is missing, or there is no such preset
     "How many runs of the preset of the same name an experiment lacks, in words."

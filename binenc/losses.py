@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['LOSSES', 'TEMPERATURE', 'CENTRE_RATE', 'loss', 'cross_entropy', 'compressed', 'compressed_l1', 'contrast',
-           'supervised_contrastive', 'compressed_contrastive', 'with_margin', 'arcface', 'center_loss', 'StatelessLoss',
-           'build_loss']
+           'supervised_contrastive', 'compressed_contrastive', 'with_margin', 'arcface', 'center_loss', 'quantised',
+           'orthohash', 'StatelessLoss', 'build_loss']
 
 # %% ../nbs/3_experiment/08_losses.ipynb #270f1b55
 import math
@@ -115,6 +115,18 @@ class center_loss(nn.Module):
         counts = (y == classes[:, None]).sum(1, keepdim=True) # `bincount` would wait for a GPU
         sums = add_by_class(torch.zeros_like(self.centres), y, z)
         return (counts * self.centres - sums) / (1 + counts)
+
+# %% ../nbs/3_experiment/08_losses.ipynb #0e0b2b2d
+@loss
+def quantised(out: Activations, y: Tensor, run: Run, epoch: int) -> Tensor:
+    "Cross entropy plus term_weight times the mean of (|z| - 1)^2 over images and nodes (Li 2016)."
+    return F.cross_entropy(out.logits, y) + run.term_weight * (out.z.abs() - 1).square().mean()
+
+@loss
+def orthohash(out: Activations, y: Tensor, run: Run, epoch: int) -> Tensor:
+    "Cross entropy of scaled cosines to the codes, the margin subtracted from the own one (Hoe 2021)."
+    own = F.one_hot(y, out.logits.shape[1])
+    return F.cross_entropy(out.logits - run.scale * run.margin * own, y)
 
 # %% ../nbs/3_experiment/08_losses.ipynb #71ba8252
 class StatelessLoss(nn.Module):

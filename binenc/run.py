@@ -69,10 +69,10 @@ class Run(_Identified):
     gamma_knee: float = 1e3       # two_regimes: gamma from which it grows by gamma_factor_late
     gamma_factor_late: float = 1.25 # two_regimes: growth beyond the knee
     # what some arms use
-    term_weight: float = 1.       # weight of the further term: supervised contrastive, center loss
+    term_weight: float = 1.       # weight of the further term: supervised contrastive, center loss, quantised
     dropout: float = 0.5          # share of the output layer's inputs set to zero in training
-    scale: float = 64.            # ArcFace, NormFace: the largest logit
-    margin: float = 0.5           # ArcFace: angle added to the true class's, in radians, once it has grown
+    scale: float = 64.            # ArcFace, NormFace, OrthoHash: the largest logit
+    margin: float = 0.5           # ArcFace: added to the own angle, in radians, once grown; OrthoHash: off the cosine
     # data
     image_size: int | None = None # images are scaled and cropped to squares of so many pixels; None: as they are
     val_fraction: float = 0.0     # share of the training images held out for selection, stratified

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['MEASURED_BY', 'RUN_FILES', 'NUMBERS', 'HISTORY', 'RESERVED', 'KEPT_FILES', 'WEIGHTS', 'OUTPUTS', 'LEFTOVERS',
-           'FEW_IMAGES', 'ATTACKS', 'SOURCE', 'TABLE', 'ROW', 'experiment_folder', 'default_place', 'run_path',
+           'FEW_IMAGES', 'ATTACKS', 'LAST', 'SOURCE', 'TABLE', 'ROW', 'experiment_folder', 'default_place', 'run_path',
            'RunFolder', 'run_folder', 'metrics_bytes', 'record_start', 'check_images', 'history_bytes', 'read_history',
            'row_run', 'kept_rows', 'stored_experiment', 'stored_names', 'resolve_experiment', 'grown',
            'keep_experiment', 'keep_files', 'read_kept', 'experiment_bytes', 'tidy', 'tidied', 'weights_path',
            'runs_with_weights', 'stored_numbers', 'is_measured', 'read_progress', 'newest_notebook', 'Kind',
            'weights_digest', 'united', 'kept_attacks', 'own_attacks', 'stored_rows', 'wanted_attacks', 'is_attacked',
-           'is_whole', 'gathered', 'attack_files', 'compared_attacks', 'unattacked_lines']
+           'is_whole', 'shared_attacks', 'gathered', 'attack_files', 'compared_attacks', 'unattacked_lines']
 
 # %% ../nbs/4_training/03_store.ipynb #imports0
 import csv
@@ -347,7 +347,9 @@ ATTACKS = { # in the order in which they are made: a later one may begin from wh
     'hop_skip_jump': Kind('decisions', FEW_IMAGES),
     'noise': Kind('decisions', FEW_IMAGES),
 }
+LAST = 'noise' # made last, so that a run that has it has all that it was to have
 SOURCE = 'lin_pen' # the arm whose perturbations are transferred
+assert list(ATTACKS)[-1] == LAST
 
 # %% ../nbs/4_training/03_store.ipynb #4f7d8736
 TABLE = 'attacks.csv'
@@ -399,19 +401,33 @@ def wanted_attacks(run: Run, source: Run | None) -> list[str]:
     "The attacks on a run; without another network to transfer from, one fewer."
     return [name for name, kind in ATTACKS.items() if source not in (None, run) or kind.uses != 'other']
 
-def _made_on(rows: 'pd.DataFrame', names: list[str], images: int) -> bool:
+def _made_on(rows: 'pd.DataFrame', names: Iterable[str], images: int) -> bool:
     made = rows.groupby('attack').image.nunique()
     return all(made.get(name, 0) >= min(images, ATTACKS[name].images or images) for name in names)
 
 def is_attacked(run: Run, images: int, source: Run | None, results_dir: str | Path = 'results') -> bool:
     "Whether each attack was made on as many images as it should be."
-    return _made_on(stored_rows(run, results_dir), wanted_attacks(run, source), images)
+    rows = stored_rows(run, results_dir)
+    transferred = {name for name in wanted_attacks(run, source) if ATTACKS[name].uses == 'other'}
+    return is_whole(rows, images) and transferred <= set(rows.attack)
 
-def is_whole(rows: 'pd.DataFrame') -> bool: # of one run
-    "Whether each attack was made on all images of the rows; `transfer` may be missing altogether."
-    made = set(rows.attack)
-    names = [name for name, kind in ATTACKS.items() if kind.uses != 'other' or name in made]
-    return _made_on(rows, names, rows.image.nunique())
+def is_whole(
+    rows: 'pd.DataFrame', # of one run
+    images: int | None = None, # None: all of the rows
+) -> bool:
+    """Whether each attack was made on so many images: each that there is now, or each that the run has, with the last.
+    `transfer` may be missing altogether."""
+    number, made = images or rows.image.nunique(), set(rows.attack) & set(ATTACKS)
+    now = {name for name, kind in ATTACKS.items() if kind.uses != 'other' or name in made}
+    return LAST in made and any(_made_on(rows, names, number) for names in (made, now))
+
+def shared_attacks(rows: 'pd.DataFrame') -> list[str]: # rows with the column id
+    "The attacks that every run has on all its images; and transfer, which some runs cannot have."
+    images, made = (rows.groupby(by).image.nunique() for by in ('id', ['id', 'attack']))
+    made = made.unstack(fill_value=0) # a row for each run, a column for each attack
+    whole = {name: made[name] >= images.clip(upper=ATTACKS[name].images) for name in ATTACKS if name in made}
+    return [name for name, by_run in whole.items()
+            if by_run.all() or ATTACKS[name].uses == 'other' and by_run.any()]
 
 # %% ../nbs/4_training/03_store.ipynb #9b42fcfa
 def gathered(name: str, results_dir: str | Path = 'results') -> 'pd.DataFrame': # columns id and ROW
@@ -437,22 +453,29 @@ def compared_attacks(
     selected: 'pd.DataFrame', # selected runs of one experiment
     results_dir: str | Path = 'results',
 ) -> 'pd.DataFrame | None': # columns id, ROW and model; None without stored attacks
-    "The attacks on selected runs, on the images that all attacked ones share."
+    "The attacks on selected runs, on the images and by the attacks that all attacked ones share."
     rows = kept_attacks(selected.experiment.iloc[0], results_dir).merge(selected[['id', 'model']], on='id')
     rows = rows.groupby('id', sort=False).filter(is_whole) if len(rows) else rows
     if rows.empty: return None
+    rows = rows[rows.attack.isin(shared_attacks(rows))]
     runs = rows.groupby('image').id.nunique()
     return rows[rows.image.isin(runs.index[runs == rows.id.nunique()])]
 
-def unattacked_lines(selected: 'pd.DataFrame', rows: 'pd.DataFrame | None') -> list[str]:
+def unattacked_lines(selected: 'pd.DataFrame', results_dir: str | Path = 'results') -> list[str]:
     "Which selected runs of an experiment lack attacks that others have; empty where nothing is attacked."
+    rows, name = compared_attacks(selected, results_dir), selected.experiment.iloc[0]
     if rows is None: return []
+    stored = kept_attacks(name, results_dir).query('id in @rows.id').attack.unique()
+    more = [attack for attack in stored if attack not in set(rows.attack)]
+    shared = ", ".join(attack for attack in ATTACKS if attack in set(rows.attack))
+    left_out = [f'{name}: runs are compared by the attacks that all of them have, {shared}; '
+                f'some have {", ".join(more)} too'] * bool(more)
     transferred = set(rows.id[rows.attack == 'transfer'])
     lack = {('is', 'are', 'not attacked'): selected[~selected.id.isin(rows.id)],
             ('was', 'were', 'attacked without transfer'): selected[
                 selected.id.isin(rows.id) & (selected.model != SOURCE) & ~selected.id.isin(transferred)
                 & bool(transferred)]}
-    return [f'{selected.experiment.iloc[0]}: {len(runs)} of {len(selected)} selected runs '
+    return left_out + [f'{name}: {len(runs)} of {len(selected)} selected runs '
             f'{one if len(runs) == 1 else several} {what}: '
             f'{", ".join(runs.id[:5])}{", ..." * (len(runs) > 5)}' for (one, several, what), runs in lack.items()
             if len(runs)]

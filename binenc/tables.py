@@ -325,7 +325,8 @@ CLOSE = 1.001  # and as good as the smallest if it is below this multiple of it
 def attack_numbers(attacks: pd.DataFrame) -> pd.DataFrame: # a row for each run, its id as index
     "The numbers of each run, from rows as in `attacks.csv`: `id` and ROW."
     numbers = {run_id: run_summary(rows) for run_id, rows in attacks.groupby('id', sort=False)}
-    return pd.DataFrame.from_dict(numbers, orient='index')
+    unmade = [f'smallest_by_{name}' for name in ATTACKS if name not in set(attacks.attack)]
+    return pd.DataFrame.from_dict(numbers, orient='index').drop(columns=unmade, errors='ignore')
 
 def by_attack(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     "A row for each image and a column for each attack, NaN where it was not made; correctly classified images only."
@@ -353,7 +354,7 @@ def run_summary(rows: pd.DataFrame) -> dict[str, float]:
 
 def _of_each_attack(wide: pd.DataFrame) -> dict[str, float]:
     "DeepFool's own number, what doubling the steps of FMN changes, and the share of images that noise fools."
-    doubled, known = wide.fmn_200 / wide.fmn_100 - 1, wide.deepfool.replace(np.inf, np.nan)
+    doubled, known = (wide.fmn_200 / wide.fmn_100 - 1).dropna(), wide.deepfool.replace(np.inf, np.nan)
     asked = wide.noise.dropna()
     return {'deepfool_mean': known.mean(), 'deepfool_share': known.notna().mean(),
             'fmn_doubling_change': doubled.mean(), 'fmn_doubling_improved': (doubled < CLEARLY - 1).mean(),
@@ -389,7 +390,7 @@ def attacked_results(results: 'StoredResults') -> 'StoredResults | None':
 def attack_captions(results: 'StoredResults') -> list[str]:
     "What the numbers are, and which selected runs lack attacks."
     return [CAPTION, *(line for selected in results.selected.values()
-                       for line in unattacked_lines(selected, compared_attacks(selected, results.results_dir)))]
+                       for line in unattacked_lines(selected, results.results_dir))]
 
 def _with_numbers(selected: pd.DataFrame, rows: pd.DataFrame, how: str = 'inner') -> pd.DataFrame:
     numbers = attack_numbers(rows)
@@ -397,7 +398,8 @@ def _with_numbers(selected: pd.DataFrame, rows: pd.DataFrame, how: str = 'inner'
 
 def attack_table(results: 'StoredResults') -> pd.DataFrame: # from `attacked_results`
     "Mean, standard deviation and n over replicates of every number of the attacks."
-    return summary_table(results, HEADINGS)
+    known = {column for selected in results.selected.values() for column in selected}
+    return summary_table(results, {column: heading for column, heading in HEADINGS.items() if column in known})
 
 # %% ../nbs/5_findings/03_tables.ipynb #dca2d8c1
 def budget_curve(rows: pd.DataFrame, budgets) -> pd.DataFrame:

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'CHECKPOINT', 'PREVIOUS', 'NEW', 'SNAPSHOT_IMAGES', 'SNAPSHOT_NUMBERS', 'CHECKPOINT_SECONDS',
-           'REPORT_SECONDS', 'LONG_EPOCH', 'Training', 'new_training', 'build_optimizer', 'set_rates', 'convolutions',
-           'train_epoch', 'measure_epoch', 'files_so_far', 'save_checkpoint', 'remove_checkpoints', 'read_checkpoint',
-           'find_checkpoint', 'weight_bytes', 'load_weights', 'snapshot_index', 'snapshot_bytes', 'progress_of',
-           'few_vertices', 'progress_line', 'print_progress', 'Log', 'EpochLeft', 'WayBack', 'Stopped', 'fit',
-           'after_epoch', 'leave_epoch', 'measures_now', 'latent_bytes', 'measured_by', 'finish', 'prepare',
+           'REPORT_SECONDS', 'LONG_EPOCH', 'Training', 'new_training', 'build_optimizer', 'set_rates', 'set_hardness',
+           'convolutions', 'train_epoch', 'measure_epoch', 'files_so_far', 'save_checkpoint', 'remove_checkpoints',
+           'read_checkpoint', 'find_checkpoint', 'weight_bytes', 'load_weights', 'snapshot_index', 'snapshot_bytes',
+           'progress_of', 'few_vertices', 'progress_line', 'print_progress', 'Log', 'EpochLeft', 'WayBack', 'Stopped',
+           'fit', 'after_epoch', 'leave_epoch', 'measures_now', 'latent_bytes', 'measured_by', 'finish', 'prepare',
            'check_precision', 'few_convolutions', 'device_name', 'train']
 
 # %% ../nbs/4_training/05_training.ipynb #imports0
@@ -33,6 +33,7 @@ from .evaluation import Predictions, all_numbers, evaluate, history_rows, image_
 from .files import (
     array_bytes, json_bytes, package_version, read_bytes, read_json, read_stored, remove_parts, write_bytes, write_json,
     write_stored)
+from .head import HardeningHead
 from .locks import Timer, acquire, check_owner, cpu_maker, gpu_memory_share, owning, release, writing
 from .losses import build_loss
 from .measures import MEASURES
@@ -110,6 +111,11 @@ def set_rates(
     for group in optimizer.param_groups:
         group['lr'] = output_lr_at(run, epoch) if group['output'] else lr_at(run, epoch)
 
+def set_hardness(head: nn.Module, run: Run, epoch: int) -> None:
+    "Set the slope of a tanh that hardens to 1 + gamma of the epoch; other heads have none."
+    if isinstance(head, HardeningHead):
+        head.hardness.fill_(1 + gamma_at(run, epoch))
+
 # %% ../nbs/4_training/05_training.ipynb #795e8aec
 @contextmanager
 def convolutions(precision: str):
@@ -130,6 +136,7 @@ def train_epoch(
     training.classifier.train()
     torch.manual_seed(epoch_seed(run.replicate, epoch, 1)) # dropout draws from torch's own generator
     set_rates(training.optimizer, run, epoch)
+    set_hardness(training.classifier.head, run, epoch)
     with convolutions(run.precision):
         for x, y in loader.shuffled(epoch):
             before_batch()
