@@ -372,8 +372,7 @@ def test_tasks_that_end_without_a_word_of_their_own(site):
 
 
 def test_a_refused_submission(site, cluster):
-    """Where the second job is refused, the first is taken back; a partition in the environment holds for both; the
-    figures can be submitted alone."""
+    """Where the second job is refused, the first is taken back; a partition in the environment holds for both."""
     values = dict(SMALL, model='bin_enc')
     said = site.submit('refused', code=1, env={'TEST_FIGURES_FLAGS': '--partition=nowhere'}, **values)
     assert 'invalid partition specified: nowhere' in said and 'Nothing is submitted' in said, said
@@ -382,7 +381,6 @@ def test_a_refused_submission(site, cluster):
     site.submit('refused', env={'SBATCH_PARTITION': 'high'}, **values)
     listing = cluster.run('squeue', '--noheader', '--format=%P', '--name=binenc-refused,binenc-refused-figures').stdout
     assert listing.split() == ['high', 'high']
-    assert 'submitted the figures' in site.submit('refused', '--figures-only', **values)
     until_settled(site, 'refused')
     assert site.states(site.runs('refused', **values)) == ['finished'], site.logs('refused')
     assert len(list((site.results / 'refused' / 'figures').glob('*.png'))) == 7, site.logs('refused')

@@ -66,7 +66,7 @@ def text(submission):
         commands.append(shlex.join(command))
         return str(99 + len(commands))
 
-    slurm._send(submission, [], send, {}.update)
+    slurm._send(submission, send, {})
     return '\n'.join(commands)
 
 
