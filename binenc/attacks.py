@@ -192,6 +192,7 @@ def _starts(x: Tensor, starts: Tensor | None) -> Tensor: # (S, n, ...)
     raise ValueError(f'starts of shape {tuple(starts.shape)} must be (S, {", ".join(map(str, x.shape))}): '
                      'several for each image')
 
+# %% ../nbs/2_measures/07_attacks.ipynb #0f4bc28c
 @torch.inference_mode(False) # gradients are needed inside, whatever the caller's mode
 @torch.no_grad()
 def fmn(

@@ -457,7 +457,7 @@ def test_out_of_memory_says_what_to_ask_for(slurm_says, planned, tmp_path):
 
 @pytest.mark.parametrize('broken', ['squeue', 'scancel'])
 def test_cancel_while_the_controller_is_down(slurm_says, command, planned, tmp_path, broken):
-    """Both is done, or neither: jobs cancelled and plan marked. Status uses the word, and other settings are possible."""
+    """Both is done, or neither: jobs cancelled and plan marked. Status uses the word; other settings are possible."""
     keep_experiment(EXPERIMENTS['demo'], tmp_path / 'results')
     plan = planned(*RUNS, jobs={'86': [0, 2]})
     down = 'echo "Unable to contact slurm controller" >&2; exit 1'
