@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torture_tools as tools
 
-PARTS = {'kills': 1000, 'damages': 400, 'inputs': 400, 'images': 345, 'owners': 48, 'surroundings': 29}
+PARTS = {'kills': 1000, 'damages': 400, 'inputs': 400, 'images': 345, 'owners': 48, 'surroundings': 35}
 
 
 def make(part, folder, **options):

@@ -44,6 +44,8 @@ TABLE = {
     'nothing unusual': Surrounding(),
     'the locale C': Surrounding({'LC_ALL': 'C', 'PYTHONCOERCECLOCALE': '0', 'PYTHONUTF8': '0'}),
     'the locale ISO-8859': Surrounding({'LC_ALL': 'en_US.ISO-8859-1', 'LOCPATH': '{tmp}', 'PYTHONUTF8': '0'}),
+    'a Turkish locale': Surrounding({'LC_ALL': 'tr_TR.ISO-8859-9', 'LOCPATH': '{tmp}', 'PYTHONUTF8': '0'}),
+    'a Japanese locale': Surrounding({'LC_ALL': 'ja_JP.EUC-JP', 'LOCPATH': '{tmp}', 'PYTHONUTF8': '0'}),
     'the locale UTF-8': Surrounding({'LC_ALL': 'C.UTF-8'}),
     'a process namespace': Surrounding(prefix='unshare --pid --fork --mount-proc'),
     "a process namespace with another's /proc": Surrounding(prefix='unshare --pid --fork'),
@@ -62,11 +64,15 @@ TABLE = {
     'a clone that is read-only': Surrounding(shell='mount --bind $REPO $REPO && mount -o remount,ro,bind $REPO'),
     'a results folder that is full': Surrounding(
         shell='mkdir -p "$PLACE/results" && mount -t tmpfs -o size=16k t "$PLACE/results"', refused='make room'),
+    'a limit on the size of files': Surrounding(shell='ulimit -f 8', refused='File too large'),
+    'few open files': Surrounding(shell='ulimit -n 64'),
+    'standard output that is closed': Surrounding(shell='exec <&- >&-'),
     'colours into a file': Surrounding({'FORCE_COLOR': '1', 'TERM': 'xterm-256color'}),
     'a narrow terminal that is none': Surrounding({'TERM': 'dumb', 'COLUMNS': '20'}),
     'python -OO': Surrounding({'PYTHONOPTIMIZE': '2'}),
     'a path with a percent sign': Surrounding(folder=b'100% of %j'),
     'a path with a dollar sign': Surrounding(folder=b'$HOME $x$ ${y}'),
+    'a path with marks of shells and pages': Surrounding(folder=b'-n # ? & <b> ~ [red] :tada: {x} *'),
     'a path with quotes': Surrounding(folder=b'it\'s "quoted" `here`'),
     'a path with umlauts': Surrounding(folder='Übung für später'.encode()),
     'a path with a line break': Surrounding(folder=b'two\nlines'),
@@ -76,10 +82,11 @@ TABLE = {
 }
 
 
-def make_locale(folder):
-    """The locale en_US in ISO-8859, which most machines do not have ready."""
-    words = ['localedef', '-i', 'en_US', '-f', 'ISO-8859-1', folder / 'en_US.ISO-8859-1']
-    return shutil.which('localedef') and subprocess.run(words, capture_output=True, check=False).returncode == 0
+def make_locale(folder, name):
+    """A locale such as en_US.ISO-8859-1, which most machines do not have ready."""
+    language, _, codes = name.partition('.')
+    words = ['localedef', '-i', language, '-f', codes, folder / name]
+    return shutil.which('localedef') and subprocess.run(words, capture_output=True, check=False).returncode < 2
 
 
 def script(surrounding, words):
@@ -104,7 +111,7 @@ class Surroundings:
         if os.getuid() and (surrounding.shell or surrounding.prefix or surrounding.user):
             print(f'{name}: only for root', flush=True)
             return name, []
-        if 'ISO' in name and not make_locale(tmp):
+        if 'LOCPATH' in surrounding.set and not make_locale(tmp, surrounding.set['LC_ALL']):
             print(f'{name}: this machine cannot make it', flush=True)
             return name, []
         findings = list(self.commands(surrounding, tmp))

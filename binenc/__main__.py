@@ -1,4 +1,5 @@
 """The command `binenc`, also as `python -m binenc`."""
+import os
 import sys
 
 
@@ -7,6 +8,9 @@ def main() -> None:
 
     Where the laboratory is not installed, one sentence says so.
     """
+    for name in 'stdin', 'stdout', 'stderr':  # where one is closed, the next file would get its number, and the prints
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, 'r+', encoding='utf-8'))
     try:
         from binenc.commands import main as command
         command()

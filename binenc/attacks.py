@@ -192,6 +192,7 @@ def _starts(x: Tensor, starts: Tensor | None) -> Tensor: # (S, n, ...)
     raise ValueError(f'starts of shape {tuple(starts.shape)} must be (S, {", ".join(map(str, x.shape))}): '
                      'several for each image')
 
+# %% ../nbs/2_measures/07_attacks.ipynb #0f4bc28c
 @torch.inference_mode(False) # gradients are needed inside, whatever the caller's mode
 @torch.no_grad()
 def fmn(
@@ -212,7 +213,15 @@ def fmn(
     many = [part.repeat(walks, *[1] * (part.dim() - 1)) for part in (x, y, reach)]
     units = None if unit is None else unit.repeat(walks)
     r = _walk(model, many[0], many[1], begins.flatten(0, 1), many[2], steps, units)
-    return smallest(shrink(model, many[0], many[1], r).view(walks, n, *x.shape[1:]))
+    best = smallest(shrink(model, many[0], many[1], r).view(walks, n, *x.shape[1:]))
+    lost = length(best).isinf()
+    if lost.any(): # no walk crossed the boundary: begin beyond it, in the direction of the gradient
+        ahead = each(reach, x) * _descent(model, x, y, None)[1]
+        beyond = line_search(model, x, y, torch.stack([4. ** k * ahead for k in range(-2, 3)]))[0]
+        lost &= length(beyond).isfinite()
+    if lost.any():
+        best[lost] = fmn(model, x[lost], y[lost], beyond[None, lost], steps, None if unit is None else unit[lost])
+    return best
 
 # %% ../nbs/2_measures/07_attacks.ipynb #0ce19adc
 FACTORS = [2 ** (k / 2) for k in range(-8, 9)]

@@ -9,8 +9,8 @@ __all__ = ['app', 'out', 'Name', 'Settings', 'ResultsDir', 'DataDir', 'Jobs', 'M
            'Bar', 'run', 'elsewhere', 'one_run', 'sweep', 'sweep_all', 'check_can_train', 'any_unfinished', 'measure',
            'say_measured', 'attack', 'show_attacks', 'run_states', 'state_line', 'with_ends', 'status_lines',
            'failed_lines', 'wait_for_others', 'status', 'show_status', 'list_experiments', 'submission', 'submit',
-           'nothing_to_submit', 'note_missing_data', 'submitted', 'cancel', 'task', 'after', 'finish_arrays', 'merge',
-           'verify', 'draw', 'show_tables', 'figures', 'claims', 'report', 'main']
+           'note_missing_data', 'submitted', 'cancel', 'task', 'after', 'finish_arrays', 'merge', 'verify', 'draw',
+           'show_tables', 'figures', 'claims', 'report', 'main']
 
 # %% ../nbs/6_running/03_commands.ipynb #imports0
 import os
@@ -34,13 +34,13 @@ from .execute import (
     DRAWS, STATES, TRAINING, TRAINS, Apart, Lines, Stage, Sweep, Watcher, attacking, default_jobs, device_here,
     draw_figures, make_report, measuring, pending, run_state, states, warm_up)
 from .experiment import AXES, EXPERIMENTS, Experiment, expand, parse_settings, planned
-from .files import SUMS, check_stored, reading_once
-from .locks import StopOnSignal
+from .files import SUMS, check_stored, reading_once, text_of
+from .locks import StopOnSignal, guarded
 from .results import attackable, keep_attacks
 from .run import Run
 from .slurm import (
-    MAX_IN_VAIN, Job, Submission, cancel_jobs, data_ready, dry_commands, last_value, log_text, max_array_size, past,
-    queued, recorded, run_task, submit_again, submit_runs)
+    MAX_IN_VAIN, Job, Submission, cancel_jobs, data_ready, dry_commands, max_array_size, past, queued, recorded,
+    run_task, submit_again, submit_runs, values_of)
 from .store import (
     KEPT_FILES, RUN_FILES, experiment_folder, gathered, grown, is_attacked, is_measured, keep_experiment, kept_attacks,
     newest_notebook, read_kept, read_progress, resolve_experiment, run_folder, runs_with_weights, stored_experiment,
@@ -49,8 +49,8 @@ from .store import (
 # %% ../nbs/6_running/03_commands.ipynb #b68d94b8
 app = typer.Typer(help='Binary encoding in deep classifiers: train, sweep, measure, draw.', no_args_is_help=True,
                   add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-out = Console(highlight=False, markup=False, soft_wrap=True, force_jupyter=False, # reasons and paths may hold brackets
-              force_terminal=None if sys.stdout.isatty() else False) # FORCE_COLOR is not for files
+out = Console(highlight=False, markup=False, emoji=False, soft_wrap=True, # reasons and paths may hold [b] or :tada:
+              force_jupyter=False, force_terminal=None if sys.stdout.isatty() else False) # FORCE_COLOR is not for files
 
 Name = Annotated[str, typer.Argument(
     metavar='EXPERIMENT', help=f'one of {", ".join(EXPERIMENTS)}, or one that was run before')]
@@ -455,7 +455,7 @@ def _in_queue(run: Run, job: Job, state: str, why: str, results_dir: Path) -> Ro
 
 def _never_began(row: Row, task: dict | None) -> Row:
     if not task or task['began'] or not task['log']: return row
-    last = ''.join(log_text(task['log']).strip().splitlines()[-1:])
+    last = ''.join(text_of(task['log']).strip().splitlines()[-1:])
     return row[0], 'failed', f'submitted as job {task["job"]}, ended before it began: see {task["log"]}: {last}'
 
 # %% ../nbs/6_running/03_commands.ipynb #63b9b1d5
@@ -583,11 +583,12 @@ def submission(runs: list[Run], settings, results_dir: Path, data_dir: Path, fla
         if flag.startswith(('--comment', '--job-name', '-J')):
             raise UserError(f'{flag} cannot be set: binenc recognises its jobs by their name and comment')
     clusters = os.environ.get('SBATCH_CLUSTERS') or os.environ.get('SLURM_CLUSTERS')
-    train = (*(('-M', clusters) if clusters else ()), *train)
+    train, flags = (*(('-M', clusters) if clusters else ()), *train), tuple(flags or ())
+    _, clusters = [('', ''), *values_of('--clusters|-M', (*train, *flags))][-1]
     return Submission(
         runs[0].experiment, results_dir.resolve(), data_dir.resolve(), settings=tuple(settings or ()),
-        max_array_size=max_array_size(last_value('--clusters', '-M', (*train, *(flags or ())))), train_flags=train,
-        figures_flags=figures, flags=tuple(flags or ()), threads=max(run.threads for run in runs), **options)
+        max_array_size=max_array_size(clusters), train_flags=train, figures_flags=figures, flags=flags,
+        clusters=tuple(clusters.split(',')), threads=max(run.threads for run in runs), **options)
 
 # %% ../nbs/6_running/03_commands.ipynb #2a4b1abe
 @app.command()
@@ -598,7 +599,6 @@ def submit(
     runs_per_task: RunsPerTask = 1,
     max_parallel: MaxParallel = 0,
     dry_run: Annotated[bool, typer.Option('--dry-run', help='print what would be submitted')] = False,
-    figures_only: Annotated[bool, typer.Option('--figures-only', help='only the job that draws')] = False,
     results_dir: ResultsDir = RESULTS,
     data_dir: DataDir = DATA,
 ):
@@ -606,21 +606,11 @@ def submit(
     e = to_compute(experiment, settings, results_dir)
     s = submission(expand(e), settings, results_dir, data_dir, flags, runs_per_task=runs_per_task,
                    max_parallel=max_parallel)
-    if not figures_only:
-        note_missing_data(expand(e)[0].dataset, data_dir, refuse=not dry_run)
-    among = [] if figures_only else None
-    if dry_run:
-        for command in (commands := dry_commands(e, s, among)):
-            print(shlex.join(command))
-    jobs = commands if dry_run else submit_runs(e, s, among)
-    if not jobs: return out.print(nothing_to_submit(e))
-    for line in [] if dry_run else submitted(s, jobs, results_dir):
-        out.print(line)
-
-def nothing_to_submit(e: Experiment) -> str:
-    "What to say when there is nothing to do."
-    return (f'{e.name}: nothing to submit, every run is finished, running or queued '
-            '(the job that draws alone: --figures-only)')
+    note_missing_data(expand(e)[0].dataset, data_dir, refuse=not dry_run)
+    jobs = [shlex.join(command) for command in dry_commands(e, s)] if dry_run else submit_runs(e, s)
+    if not jobs: return out.print(f'{e.name}: nothing to submit, every run is finished, running or queued')
+    for line in jobs if dry_run else submitted(s, jobs, results_dir):
+        print(line)
 
 # %% ../nbs/6_running/03_commands.ipynb #2d8e7095
 def note_missing_data(name: str, data_dir: Path, refuse: bool) -> None:
@@ -638,8 +628,8 @@ def note_missing_data(name: str, data_dir: Path, refuse: bool) -> None:
 def submitted(s: Submission, jobs: list[str], results_dir: Path) -> list[str]:
     "What was submitted, and what to do next."
     there = '' if results_dir == RESULTS else f' --results {shlex.quote(str(results_dir))}'
-    arrays = f'{_many(len(jobs) - 1, "array")} (job {", ".join(jobs[:-1])}) and ' if len(jobs) > 1 else ''
-    return [f'submitted {arrays}the figures after (job {jobs[-1]})',
+    *arrays, figures = jobs
+    return [f'submitted {_many(len(arrays), "array")} (job {", ".join(arrays)}) and the figures after (job {figures})',
             f'watch:    binenc status {s.experiment}{there} --watch 30',
             f'cancel:   binenc cancel {s.experiment}{there}',
             f'logs:     {experiment_folder(s.experiment, s.results_dir) / "logs"}/',
@@ -667,13 +657,12 @@ def after(plan: Path):
 
 def finish_arrays(e: Experiment, s: Submission) -> None:
     "Submit again what was interrupted, draw what there is, and list what failed."
-    from filelock import FileLock
     try:
         if again := submit_again(e, s):
             out.print(f'what was interrupted or left was submitted again: jobs {", ".join(again)}')
     except UserError as error: # what there is can be drawn all the same
         out.print(f'what was interrupted or left was not submitted again ({error}): repeat slurm/submit.sh')
-    with FileLock(experiment_folder(e.name, s.results_dir) / '.lock.figures'):
+    with guarded(experiment_folder(e.name, s.results_dir), '.lock.figures'):
         try:
             draw([e.name], [], s.results_dir)
         finally: # also where nothing can be drawn, because every run failed

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import binenc
 from .errors import UserError
-from .files import cannot_write, read_json, write_json
+from .files import cannot_write, json_or_empty, write_json
 from .locks import Owned, StopOnSignal, cores, memory_kills, own_temporary_folder
 from .run import DEFAULTS, Run
 from .store import RunFolder, experiment_folder, is_attacked, kept_rows, read_progress, run_folder, stored_names
@@ -42,10 +42,7 @@ def run_state(folder: RunFolder) -> tuple[str, str]: # state, and where there is
     except UserError as error: return 'damaged', str(error)
     if not folder.path.is_dir(): return 'new', ''
     if folder.owner: return 'running', ''
-    try:
-        failed = read_json(folder / 'failed.json') if (folder / 'failed.json').exists() else None
-    except UserError:
-        failed = None
+    failed = json_or_empty(folder / 'failed.json')
     return ('failed', str(failed.get('reason', ''))) if failed else ('interrupted', '')
 
 def states(
@@ -354,8 +351,7 @@ def failed(attempt: Attempt, error: UserError) -> tuple[str, str]: # state and r
 
 def died(run: Run, results_dir: str | Path) -> bool:
     "Whether a failed run's process was killed, rather than stopped by an error that would come again."
-    try: return bool(read_json(run_folder(run, results_dir) / 'failed.json').get('died'))
-    except (OSError, UserError): return False
+    return bool(json_or_empty(run_folder(run, results_dir) / 'failed.json').get('died'))
 
 # %% ../nbs/6_running/01_execute.ipynb #d5df1538
 class Watcher:

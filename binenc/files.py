@@ -4,9 +4,10 @@
 
 # %% auto #0
 __all__ = ['SUMS', 'NEXT_SUMS', 'ABSENT', 'READINGS', 'PACKAGES', 'reading_once', 'once', 'forget', 'write_bytes', 'cannot_write',
-           'short_name', 'remove_parts', 'write_json', 'json_bytes', 'finite', 'read_bytes', 'read_json', 'sums_in',
-           'digest', 'read_stored', 'write_stored', 'sums_of', 'check_stored', 'settle', 'read_csv', 'table_path',
-           'table_bytes', 'read_arrays', 'array_bytes', 'package_version', 'git', 'provenance']
+           'short_name', 'remove_parts', 'write_json', 'json_bytes', 'finite', 'read_bytes', 'read_json',
+           'json_or_empty', 'text_of', 'sums_in', 'digest', 'read_stored', 'write_stored', 'sums_of', 'check_stored',
+           'settle', 'read_csv', 'table_path', 'table_bytes', 'read_arrays', 'array_bytes', 'package_version', 'git',
+           'provenance']
 
 # %% ../nbs/4_training/01_files.ipynb #63b2b9fc
 import errno
@@ -148,6 +149,16 @@ def read_json(path: Path, read: Callable[[Path], bytes] = read_bytes) -> dict:
         content = None
     if not isinstance(content, dict): raise UserError(f'{path} is damaged: restore it, or remove it and repeat the run')
     return content
+
+def json_or_empty(path: Path) -> dict:
+    "The same, empty where the file is missing or damaged: for what is not worth losing a run for."
+    try: return read_json(path)
+    except UserError: return {}
+
+def text_of(path: str | Path) -> str:
+    "The end of a text, its last 100,000 characters; '' where it cannot be read."
+    try: return Path(path).read_text(encoding='utf-8', errors='replace')[-100_000:]
+    except OSError: return ''
 
 # %% ../nbs/4_training/01_files.ipynb #42a0f0cc
 SUMS, NEXT_SUMS = 'SHA256SUMS', '.SHA256SUMS.next'

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['SILENT', 'BEAT', 'WATCH', 'SET_FOR_OTHERS', 'KEPT', 'RUNS', 'ASK_AGAIN', 'OWN_FOLDERS', 'OF_A_JOB', 'PREFIX',
            'IN_USE', 'GROUPS', 'Owned', 'this_process', 'process_start', 'slurm_environment', 'job_exists', 'gone',
-           'owner_of', 'acquire', 'release', 'owning', 'writing', 'check_owner', 'keeping', 'own_temporary_folder',
-           'remove_left_folders', 'Timer', 'cores', 'groups', 'quota_in', 'memory_kills', 'kills_in', 'cpu_maker',
-           'gpu_memory_share', 'StopOnSignal']
+           'owner_of', 'acquire', 'release', 'owning', 'writing', 'check_owner', 'guarded', 'keeping',
+           'own_temporary_folder', 'remove_left_folders', 'Timer', 'cores', 'groups', 'quota_in', 'memory_kills',
+           'kills_in', 'cpu_maker', 'gpu_memory_share', 'StopOnSignal']
 
 # %% ../nbs/4_training/02_locks.ipynb #imports0
 import fcntl
@@ -23,7 +23,6 @@ import sys
 import tempfile
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache, lru_cache
@@ -33,7 +32,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from .errors import UserError
-from .files import remove_parts, write_bytes
+from .files import remove_parts, text_of, write_bytes
 
 # %% ../nbs/4_training/02_locks.ipynb #19bd1dc4
 SILENT = 600 # seconds without a sign of life after which an owner that cannot be looked up may be replaced
@@ -52,20 +51,15 @@ def this_process() -> dict:
 
 def process_start(pid: int) -> str | None:
     "When a process started, in the kernel's ticks; '' if it has ended, None where that is not shown."
-    try:
-        fields = Path(f'/proc/{pid}/stat').read_text(encoding='utf-8', errors='replace').rpartition(')')[2].split()
-    except OSError: return None
-    return '' if fields[0] == 'Z' else fields[19]
+    fields = text_of(f'/proc/{pid}/stat').rpartition(')')[2].split()
+    return None if not fields else '' if fields[0] == 'Z' else fields[19]
 
-def _boot() -> str | None:
-    try: return Path('/proc/sys/kernel/random/boot_id').read_text(encoding='utf-8').strip()
-    except OSError: return None
+def _boot() -> str | None: return text_of('/proc/sys/kernel/random/boot_id').strip() or None
 
 def _namespace() -> str | None: # None where /proc is another namespace's: it shows others under our numbers
     if sys.platform != 'linux': return 'the only one'
-    with suppress(OSError):
-        if os.readlink('/proc/self') == str(os.getpid()): return os.readlink('/proc/self/ns/pid')
-    return None
+    here = os.path.realpath('/proc/self/ns/pid')
+    return Path(here).name if here.startswith(f'/proc/{os.getpid()}/') else None
 
 # %% ../nbs/4_training/02_locks.ipynb #6927782e
 SET_FOR_OTHERS = ('SLURM_', 'SBATCH_', 'SQUEUE_', 'SCANCEL_', 'SACCT_', 'SCONTROL_') # a filter of jobs, for example
@@ -150,7 +144,7 @@ def acquire(
     if not dead:
         if not _silent(sign): raise _owned(sign, what)
         time.sleep(WATCH)
-    with _guarded(folder, '.guard', WATCH):
+    with guarded(folder, '.guard', WATCH):
         now = _sign(folder)
         if now not in (None, sign): raise _owned(now, what)
         _take(folder)
@@ -167,7 +161,7 @@ def _named(owner: dict) -> str:
 
 # %% ../nbs/4_training/02_locks.ipynb #ee545719
 def _take(folder: Path) -> None:
-    token = uuid.uuid4().hex
+    token = os.urandom(16).hex()
     write_bytes(folder / 'lock', json.dumps(this_process() | {'token': token}).encode())
     _OWNED[folder] = token
     threading.Thread(target=_beat, args=(folder, token), daemon=True).start()
@@ -205,7 +199,7 @@ def owning(folder: Path, what: str) -> Iterator[list[str]]:
 def writing(folder: Path) -> Iterator[None]:
     "While this lasts, nobody takes a folder over. Raises `Owned` where somebody has: then nothing may be written."
     check_owner(folder)
-    with _guarded(folder, '.guard'):
+    with guarded(folder, '.guard'):
         check_owner(folder)
         yield
 
@@ -216,17 +210,18 @@ def check_owner(folder: Path) -> None:
                     'stops here and leaves everything as it is')
 
 @contextmanager
-def _guarded(folder: Path, name: str, seconds: float = -1) -> Iterator[None]: # for ever
-    "A folder that no other process may change while this lasts."
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f'cannot make {folder} ({error.strerror}): choose another results folder') from None
+def guarded(
+    folder: Path,
+    name: str, # of the file that is locked in it
+    seconds: float = -1, # to wait for others; for ever
+    busy: str = 'is being written by a process that does not go on: continue or end it first',
+) -> Iterator[None]:
+    "A folder that no other process changes while this lasts; made if need be. Raises `UserError`, `Owned` if `busy`."
     guard = FileLock(folder / name)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         guard.acquire(seconds)
-    except Timeout:
-        raise Owned(f'{folder} is being written by a process that does not go on: continue or end it first') from None
+    except Timeout: raise Owned(f'{folder} {busy}') from None
     except OSError as error:
         raise UserError(f'cannot write in {folder} ({error.strerror}): choose another results folder') from None
     try:
@@ -237,7 +232,7 @@ def _guarded(folder: Path, name: str, seconds: float = -1) -> Iterator[None]: # 
 @contextmanager
 def keeping(folder: Path) -> Iterator[None]:
     "Be the only one to change an experiment's tables; what killed processes left there is removed. Raises `UserError`."
-    with _guarded(folder, '.lock'):
+    with guarded(folder, '.lock'):
         for place in folder, *(folder / name for name in ('latents', 'snapshots', 'weights', 'runs')):
             remove_parts(place)
         yield
@@ -273,17 +268,10 @@ def _locked_folder(place: str) -> Path:
 def remove_left_folders(place: Path) -> None:
     "Remove the temporary folders of one's own commands that were killed."
     for folder in place.glob(f'{PREFIX}*'):
-        with suppress(OSError):
+        with suppress(OSError), open(folder / IN_USE, 'r+b') as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if folder.lstat().st_uid == os.getuid():
-                _remove_left(folder)
-
-def _remove_left(folder: Path) -> None:
-    file = os.open(folder / IN_USE, os.O_RDWR)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(folder, ignore_errors=True)
-    finally:
-        os.close(file)
+                shutil.rmtree(folder, ignore_errors=True)
 
 # %% ../nbs/4_training/02_locks.ipynb #7cc66a99
 class Timer:
@@ -309,18 +297,15 @@ GROUPS = { # a line of /proc/self/cgroup -> the folders of the group in version 
 
 def groups() -> list[Path]:
     "The folders of this process's control groups; none where the system has none."
-    try:
-        lines = Path('/proc/self/cgroup').read_text(encoding='utf-8').splitlines()
-    except OSError: return []
+    lines = text_of('/proc/self/cgroup').splitlines()
     found = [(re.fullmatch(pattern, line), names.split()) for pattern, names in GROUPS.items() for line in lines]
     return [Path(name.format(match[1].rstrip('/'))) for match, names in found if match for name in names]
 
 def quota_in(group: Path) -> float | None:
     "The cores for whose time a control group has a quota; None without one."
     for names in ('cpu.max',), ('cpu.cfs_quota_us', 'cpu.cfs_period_us'):
-        with suppress(OSError, ValueError): # 'max' and -1: no quota
-            quota, period = map(int, ' '.join((group / name).read_text(encoding='utf-8') for name in names).split())
-            return quota / period if quota > 0 else None
+        given = re.fullmatch(r'(\d+) (\d+)', ' '.join(text_of(group / name).strip() for name in names))
+        if given: return int(given[1]) / int(given[2]) # 'max' and -1: no quota
     return None
 
 def memory_kills() -> int:
@@ -330,13 +315,12 @@ def memory_kills() -> int:
 
 def kills_in(path: Path) -> int:
     "The count in one of these files; 0 if it is not there."
-    try: return int(re.search(r'^oom_kill (\d+)$', path.read_text(encoding='utf-8'), re.M)[1])
-    except (OSError, TypeError): return 0
+    return sum(map(int, re.findall(r'^oom_kill (\d+)$', text_of(path), re.M)))
 
 def cpu_maker() -> str:
     "Who made the CPU, as it says itself: libraries choose their code by it. Its architecture where that is not said."
-    try: return re.search(r'^vendor_id\s*: (\S+)', Path('/proc/cpuinfo').read_text(encoding='utf-8'), re.M)[1]
-    except (OSError, TypeError): return platform.machine()
+    maker = re.search(r'^vendor_id\s*: (\S+)', text_of('/proc/cpuinfo'), re.M)
+    return maker[1] if maker else platform.machine()
 
 # %% ../nbs/4_training/02_locks.ipynb #8d4b2e83
 def gpu_memory_share() -> float | None:
@@ -356,8 +340,7 @@ class StopOnSignal:
 
     def __enter__(self):
         self.before = {number: signal.signal(number, self.handle) for number in self.SIGNALS}
-        outer = {getattr(handler, '__self__', None) for handler in self.before.values()}
-        for around in outer:
+        for around in {getattr(handler, '__self__', None) for handler in self.before.values()}:
             if isinstance(around, StopOnSignal) and around.received:
                 self.handle(around.received, None)
                 self.first = around.first

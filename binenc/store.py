@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING
 from .errors import UserError, unknown
 from .experiment import EXPERIMENTS, Experiment, is_sound, joined
 from .files import (
-    NEXT_SUMS, SUMS, digest, json_bytes, provenance, read_bytes, read_csv, read_json, read_stored, remove_parts, settle,
-    sums_in, table_bytes, table_path, write_json, write_stored)
+    NEXT_SUMS, SUMS, digest, json_bytes, json_or_empty, provenance, read_bytes, read_csv, read_json, read_stored,
+    remove_parts, settle, sums_in, table_bytes, table_path, write_json, write_stored)
 from .locks import keeping, owner_of, owning
 from .measures import Measure
 from .run import DEFAULTS, Run, parse_value, stored_run
@@ -253,7 +253,8 @@ def experiment_bytes(experiment: Experiment) -> bytes:
 def _begun(name: str, results_dir: str | Path) -> str: # what there is besides the grid, in words
     folder = experiment_folder(name, results_dir)
     if (folder / 'runs.csv').exists() or any(folder.glob('runs/*')): return 'results'
-    waits = any(not plan.with_suffix('.cancelled').exists() for plan in folder.glob('plans/*.jsonl'))
+    plans = [json_or_empty(plan.with_suffix('.json')) for plan in folder.glob('plans/*.jsonl')]
+    waits = any(not plan.get('cancelled') for plan in plans)
     return 'submitted runs (binenc cancel takes them back)' if waits else ''
 
 # %% ../nbs/4_training/03_store.ipynb #87106295
@@ -322,8 +323,7 @@ def read_progress(
     stage: str = 'train', # or another notebook of this part: 'attack'
 ) -> dict:
     "What a run last reported; empty if the file is missing or damaged: progress is not worth losing a run for."
-    try: return read_json(folder / ('progress.json' if stage == 'train' else f'progress-{stage}.json'))
-    except (OSError, UserError): return {}
+    return json_or_empty(folder / ('progress.json' if stage == 'train' else f'progress-{stage}.json'))
 
 def newest_notebook(folder: RunFolder) -> Path | None:
     "The executed notebook of the last attempt, or None."

@@ -5,8 +5,8 @@
 # module load python/3.11 cuda
 # source ~/envs/binenc/bin/activate
 
-# What a training run asks for. Flags after -- on the command line of submit.sh win over these. A run is told three
-# minutes before its time is over to save a checkpoint; if an epoch takes longer, add --signal=B:USR1@900 (seconds).
+# What a training run asks for. Flags after -- on the command line of submit.sh win over these. A run is told half
+# a minute before its time is over to save a checkpoint; --signal=B:USR1@120 tells it two minutes before.
 BINENC_TRAIN_FLAGS="--gres=gpu:1 --time=04:00:00"
 
 # What the job that draws the figures asks for; it needs no GPU. Of the flags after --, it takes only account and mail.
@@ -15,6 +15,5 @@ BINENC_FIGURES_FLAGS="--time=01:00:00"
 # Partition or account, if your cluster wants one, for both:
 # BINENC_TRAIN_FLAGS+=" --partition=gpu --account=me"; BINENC_FIGURES_FLAGS+=" --partition=cpu --account=me"
 
-# A folder on the node's own disk for temporary files; by default TMPDIR if its name is shorter than 22 characters, else
-# /tmp (sockets lie there, whose paths must be short).
+# A folder on the node's own disk for temporary files; by default TMPDIR, else /tmp.
 # BINENC_SCRATCH=/local/$USER

@@ -4,7 +4,8 @@
         cluster.run('sbatch', '--gres=gpu:1', '--wrap=echo $CUDA_VISIBLE_DEVICES')
 
 It shares nothing with a SLURM or munge that the machine may have: own key, sockets, ports and cluster name. There is no
-accounting and no cgroup: a "GPU" is a scheduled name, held by /dev/null or /dev/zero, and a job is confined to nothing.
+cgroup: a "GPU" is a scheduled name, held by /dev/null or /dev/zero, and a job is confined to nothing. With
+`accounting`, a MariaDB and slurmdbd are started as well, and another cluster `beside` this one is known by its name.
 """
 
 import os
@@ -18,6 +19,7 @@ import time
 from pathlib import Path
 
 PROGRAMS = 'munged', 'slurmctld', 'slurmd', 'sbatch', 'squeue', 'scancel', 'scontrol', 'sinfo'
+ACCOUNTS = 'slurmdbd', 'mariadbd', 'mariadb-install-db', 'sacctmgr'
 NODE = 'localhost'
 LIMIT = 30  # s for a start or a stop
 STAND_INS = '/dev/null', '/dev/zero', '/dev/full', '/dev/random'  # for GPUs: slurmd only asks that they exist
@@ -44,11 +46,12 @@ def find_program(name):
     return shutil.which(name) or shutil.which(name, path='/usr/sbin:/usr/local/sbin:/sbin')
 
 
-def why_not():
+def why_not(accounting=False):
     """The reason why a cluster cannot be started here, or None."""
-    missing = [program for program in PROGRAMS if find_program(program) is None]
+    missing = [program for program in PROGRAMS + ACCOUNTS * accounting if find_program(program) is None]
     if missing:
-        return f'SLURM is not installed (missing: {", ".join(missing)}; Debian: slurm-wlm, munge)'
+        packages = 'slurm-wlm, munge' + ', slurmdbd, mariadb-server-core, mariadb-client-core' * accounting
+        return f'SLURM is not installed (missing: {", ".join(missing)}; Debian: {packages})'
     return None if os.geteuid() == 0 else 'a SLURM that runs jobs can be started by root only'
 
 
@@ -88,12 +91,15 @@ class SlurmCluster:
         memory=64_000,  # MB that the node claims to have
         conf=(),  # settings of slurm.conf that win over those here
         partitions=(('debug', ''),),  # name and settings in slurm.conf's words; the first is the default one
+        accounting=False,  # whether to start a database of accounts
+        beside=None,  # a cluster that has one, to share it
     ):
         self.folder = Path(folder).resolve()
         self.node = f'NodeName={NODE} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} Gres=gpu:{gpus} State=UNKNOWN'
         self.gpus, self.extra, self.partitions = gpus, dict(conf), dict(partitions)
         self.conf = self.folder / 'slurm.conf'
         self.daemons, self.arguments, self.short = {}, {}, None
+        self.accounts, self.beside = beside.accounts if beside else free_port() if accounting else None, beside
 
     def settings(self):
         """slurm.conf without nodes and partitions."""
@@ -120,7 +126,10 @@ class SlurmCluster:
             TaskPlugin='task/none',
             SwitchType='switch/none',
             MpiDefault='none',
-            AccountingStorageType='accounting_storage/none',
+            AccountingStorageType=f'accounting_storage/{"slurmdbd" if self.accounts else "none"}',
+            AccountingStorageHost=NODE,
+            AccountingStoragePort=self.accounts or 0,
+            AccountingStoragePass=self.munge_socket,
             JobCompType='jobcomp/none',
             MailProg='/bin/true',
             SelectType='select/cons_tres',
@@ -146,7 +155,7 @@ class SlurmCluster:
             self.short = Path(tempfile.mkdtemp(prefix='slurm-', dir='/tmp'))
             self.spool = self.short / 'spool'
         self.spool.mkdir()
-        self.munge_socket = self.spool.parent / 'munge.socket'
+        self.munge_socket = (self.beside or self).spool.parent / 'munge.socket'
         partitions = [
             f'PartitionName={name} Nodes=ALL Default={"NO" if n else "YES"} MaxTime=INFINITE State=UP {more}'
             for n, (name, more) in enumerate(self.partitions.items())
@@ -161,7 +170,10 @@ class SlurmCluster:
             raise RuntimeError(reason)
         try:
             self.prepare()
-            self.start_munge()
+            if not self.beside:
+                self.start_munge()
+            if self.accounts:
+                self.start_accounts()
             self.start('slurmctld', '-D', '-f', self.conf)
             self.start('slurmd', '-D', '-f', self.conf, '-N', NODE)
             self.until(lambda: self.node_state() == 'idle', 'the node does not become idle')
@@ -179,6 +191,25 @@ class SlurmCluster:
         files = f'--key-file={key}', f'--socket={self.munge_socket}', f'--pid-file={pid}', f'--seed-file={seed}'
         self.start('munged', '--foreground', '--force', *files)
         self.until(self.munge_socket.exists, 'munged has no socket')
+
+    def start_accounts(self):
+        """A database, and the daemon through which clusters use it; this cluster's name in it."""
+        if not self.beside:
+            data, socket_ = self.folder / 'accounts', self.spool.parent / 'mysql.socket'
+            subprocess.run(['mariadb-install-db', '--no-defaults', f'--datadir={data}', '--user=root',
+                            '--auth-root-authentication-method=socket'], check=True, stdout=subprocess.DEVNULL)
+            self.start('mariadbd', '--no-defaults', f'--datadir={data}', '--user=root', f'--socket={socket_}',
+                       '--skip-networking', '--innodb-flush-log-at-trx-commit=0')
+            self.until(socket_.exists, 'the database has no socket')
+            words = dict(AuthType='auth/munge', AuthInfo=f'socket={self.munge_socket}', DbdHost=NODE,
+                         DbdAddr='127.0.0.1', DbdPort=self.accounts, SlurmUser='root', StorageHost=NODE,
+                         StorageType='accounting_storage/mysql', StorageUser='root', PidFile=self.folder / 'dbd.pid')
+            conf = self.folder / 'slurmdbd.conf'
+            conf.write_text('\n'.join(f'{k}={v}' for k, v in words.items()), encoding='utf-8')
+            conf.chmod(0o600)
+            self.start('slurmdbd', '-D')
+            self.until(lambda: not socket.socket().connect_ex(('127.0.0.1', self.accounts)), 'slurmdbd does not answer')
+        self.run('sacctmgr', '-i', 'add', 'cluster', self.name)
 
     def start(self, name, *arguments):
         """Start a daemon as our child, in a session of its own: it is stopped in order, not by the terminal's Ctrl-C.
@@ -230,7 +261,8 @@ class SlurmCluster:
         for name in 'slurmd', 'slurmctld':
             self.end(name)
         left = self.kill_leftovers()
-        self.end('munged')
+        for name in 'slurmdbd', 'mariadbd', 'munged':
+            self.end(name)
         if self.short:
             shutil.rmtree(self.short, ignore_errors=True)
         if left:
@@ -285,7 +317,7 @@ class SlurmCluster:
     def environment(self):
         """This process's environment, turned to this cluster: no trace of a SLURM around the tests."""
         outer = {k: v for k, v in os.environ.items() if not k.startswith(('SLURM', 'SBATCH_', 'SQUEUE_', 'SCANCEL_'))}
-        return outer | {'SLURM_CONF': str(self.conf)}
+        return outer | {'SLURM_CONF': str(self.conf), 'MYSQL_UNIX_PORT': str(self.spool.parent / 'mysql.socket')}
 
     def run(self, *command, check=True):
         """A command on this cluster, ended, with its output; an error where it fails."""

@@ -32,6 +32,7 @@ CLUSTER_SH = """
 BINENC_FIGURES_FLAGS+=" $TEST_FIGURES_FLAGS"
 [ -n "$REAL_GPUS" ] || CUDA_VISIBLE_DEVICES=
 if [ -n "$SLURM_JOB_ID" ] && [ -n "$MISSING" ]; then no-such-module; exit 1; fi
+[ -n "$SLURM_JOB_ID" ] && SLURM_CONF=${CONF_THERE:-$SLURM_CONF}
 [ -n "$NOT_SET" ] && module load cuda
 """  # as people write it: unset variables, a last line of 1
 
@@ -372,8 +373,7 @@ def test_tasks_that_end_without_a_word_of_their_own(site):
 
 
 def test_a_refused_submission(site, cluster):
-    """Where the second job is refused, the first is taken back; a partition in the environment holds for both; the
-    figures can be submitted alone."""
+    """Where the second job is refused, the first is taken back; a partition in the environment holds for both."""
     values = dict(SMALL, model='bin_enc')
     said = site.submit('refused', code=1, env={'TEST_FIGURES_FLAGS': '--partition=nowhere'}, **values)
     assert 'invalid partition specified: nowhere' in said and 'Nothing is submitted' in said, said
@@ -382,10 +382,46 @@ def test_a_refused_submission(site, cluster):
     site.submit('refused', env={'SBATCH_PARTITION': 'high'}, **values)
     listing = cluster.run('squeue', '--noheader', '--format=%P', '--name=binenc-refused,binenc-refused-figures').stdout
     assert listing.split() == ['high', 'high']
-    assert 'submitted the figures' in site.submit('refused', '--figures-only', **values)
     until_settled(site, 'refused')
     assert site.states(site.runs('refused', **values)) == ['finished'], site.logs('refused')
     assert len(list((site.results / 'refused' / 'figures').glob('*.png'))) == 7, site.logs('refused')
+
+
+def gone(site, owner):
+    """Whether the owner of a lock is known to have ended, if it was on another host."""
+    code = 'import json, sys; from binenc.locks import gone; print(gone(json.loads(sys.argv[1])))'
+    return 'True' in site.call('python', '-c', code, json.dumps(owner | {'host': 'another'}))
+
+
+@pytest.mark.skipif(why_not(accounting=True) is not None, reason=why_not(accounting=True) or '')
+def test_another_cluster_and_a_limit_on_submissions(clone, tmp_path_factory):
+    """Jobs go to another cluster, and everything asks there; where its controller is down, cancelling is not half done.
+    Here, a user may submit four jobs: two of four runs are computed, and then the others."""
+    folder, limits = tmp_path_factory.mktemp('clusters'), {'AccountingStorageEnforce': 'limits'}
+    with (SlurmCluster(folder / 'near', accounting=True, conf=limits) as near,
+          SlurmCluster(folder / 'far', beside=near) as far):
+        site, there = Site(clone, near), {'CONF_THERE': str(far.conf)}
+        for words in ('account lab', 'user root account=lab maxsubmitjobs=4'):
+            near.run('sacctmgr', '-i', 'add', *words.split(), f'cluster={near.name}')
+        said = site.submit('far', '--', '-M', far.name, env=there, **LONG)
+        array = re.search(rf'job (\d+;{far.name})\)', said)[1]
+        runs = site.runs('far', **LONG)
+        _, who = wait_for(lambda: training(site, runs), PATIENCE, 'a training')
+        assert not gone(site, who)
+        assert re.search(r'^(running|starting) +[12]$', site.call('binenc', 'status', 'far'), re.M)
+        assert 'nothing to submit' in site.submit('far', **LONG)
+        far.end('slurmctld')
+        assert 'Unable to contact slurm controller' in site.call('binenc', 'cancel', 'far', code=1)
+        assert 'CANCELLED' not in site.call('binenc', 'status', 'far')
+        far.start('slurmctld', *far.arguments['slurmctld'])
+        far.until(lambda: far.node_state() not in ('', 'down'), 'the controller does not come back')
+        assert f'cancelled {array}' in site.call('binenc', 'cancel', 'far')
+        wait_for(lambda: gone(site, who), PATIENCE, 'that its job is known to have ended')
+        values = dict(SMALL, model='bin_enc', replicate='0,1,2,3')
+        assert '2 tasks are tried' in site.submit('limit', '--', '--account=lab', **values)
+        until_settled(site, 'limit')
+        assert site.states(site.runs('limit', **values)) == ['finished'] * 4, site.logs('limit')
+        assert len(site.plans('limit')) == 2 and not far.active()
 
 
 @by_the_clock

@@ -66,7 +66,7 @@ def text(submission):
         commands.append(shlex.join(command))
         return str(99 + len(commands))
 
-    slurm._send(submission, [], send, {}.update)
+    slurm._send(submission, send, {})
     return '\n'.join(commands)
 
 
@@ -299,7 +299,8 @@ def test_another_cluster(slurm_says, command, monkeypatch, tmp_path, variable):
     assert asked('scancel') == ['scancel -M far 86']
 
 
-BANNERS = 'echo "*** Welcome to Cluster 7 | maintenance | on 2026-12-01 ***"; echo; echo 12 users; '
+BANNERS = ('echo "*** Welcome to Cluster 7 | maintenance | on 2026-12-01 ***"; echo; echo 12 users; '
+           'printf "\\033[1mnews\\033[0m: 86 of 100 nodes\\r\\n"; ') # in bold, and with a line end of Windows
 
 
 def test_banners_on_standard_output(slurm_says, command, tmp_path):
@@ -456,7 +457,7 @@ def test_out_of_memory_says_what_to_ask_for(slurm_says, planned, tmp_path):
 
 @pytest.mark.parametrize('broken', ['squeue', 'scancel'])
 def test_cancel_while_the_controller_is_down(slurm_says, command, planned, tmp_path, broken):
-    """Both is done, or neither: jobs cancelled and plan marked. Status uses the word."""
+    """Both is done, or neither: jobs cancelled and plan marked. Status uses the word; other settings are possible."""
     keep_experiment(EXPERIMENTS['demo'], tmp_path / 'results')
     plan = planned(*RUNS, jobs={'86': [0, 2]})
     down = 'echo "Unable to contact slurm controller" >&2; exit 1'
@@ -467,6 +468,8 @@ def test_cancel_while_the_controller_is_down(slurm_says, command, planned, tmp_p
     assert command('cancel', 'demo', cwd=tmp_path).returncode == 0 and plan_record(plan)['cancelled']
     slurm_says()
     assert 'CANCELLED' in command('status', 'demo', *settings(**ONE), cwd=tmp_path).stdout
+    slurm_says(sbatch=ARRAY.format('echo 87', 'echo 88'))
+    assert submit(command, tmp_path, epochs=ONE['epochs'] + 1).returncode == 0
 
 
 def test_a_relative_image_folder(slurm_says, command, tmp_path):
