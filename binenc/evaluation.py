@@ -60,7 +60,7 @@ def evaluate(
 ) -> Predictions:
     "Latents and logits of a whole split, on the loader's device. Leaves the classifier in evaluation mode."
     classifier.eval()
-    batches = loader.in_order(BATCH.get(loader.images.device.type, 256))
+    batches = loader.in_order(BATCH.get(loader.device.type, 256))
     logits, z = zip(*(classifier(x) for x, _ in batches), strict=True)
     return Predictions(torch.cat(z), torch.cat(logits), loader.labels)
 
@@ -173,7 +173,7 @@ class Slopes:
 
 def slopes_view(classifier: nn.Module, loader: DeviceLoader) -> Slopes:
     "Margins and their gradients at every image of a split; the classifier is in evaluation mode."
-    parts = [_slopes(classifier, *batch) for batch in loader.in_order(BATCH.get(loader.images.device.type, 256))]
+    parts = [_slopes(classifier, *batch) for batch in loader.in_order(BATCH.get(loader.device.type, 256))]
     return Slopes(*(torch.cat(part).double() for part in zip(*parts, strict=True)))
 
 def _slopes(classifier: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]: # (n,), (n,)

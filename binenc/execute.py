@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['STATES', 'TRAIN', 'COPIES', 'DRAWS', 'TRAINS', 'HUGE_PAGES', 'DEAD', 'NO_MEMORY', 'IGNORED', 'TRAINING', 'LOOK',
            'FIGURES', 'run_state', 'states', 'pending', 'notebook_path', 'check_parameters', 'new_shell', 'run_cell',
-           'run_cells', 'engine', 'warm_up', 'Killed', 'Apart', 'device_here', 'failure_reason', 'notebook_places',
-           'execute_notebook', 'Stage', 'measuring', 'attacking', 'next_notebook', 'Attempt', 'failed', 'died',
-           'Watcher', 'Lines', 'Sweep', 'default_jobs', 'draw_figures', 'make_report']
+           'run_cells', 'engine', 'warm_up', 'Killed', 'Apart', 'device_here', 'failure_reason', 'Together', 'error_of',
+           'notebook_places', 'execute_notebook', 'Stage', 'measuring', 'attacking', 'next_notebook', 'Attempt',
+           'failed', 'died', 'Watcher', 'Lines', 'Sweep', 'default_jobs', 'draw_figures', 'make_report']
 
 # %% ../nbs/6_running/01_execute.ipynb #imports0
 import multiprocessing
@@ -24,6 +24,7 @@ from functools import cache
 from importlib import import_module
 from multiprocessing.connection import wait
 from pathlib import Path
+from uuid import uuid4
 
 import binenc
 from .errors import UserError
@@ -229,6 +230,52 @@ def failure_reason(error: Exception) -> str:
         return str(cannot_write(error.filename or 'the executed notebook', error))
     return first if name in ('UserError', 'Owned') else f'{name}: {first}'
 
+# %% ../nbs/6_running/01_execute.ipynb #58df272f
+class Together:
+    "The processes that compute one run: the first one's call counts, those of the others help it."
+    def __init__(self,
+        processes: int,
+        first: tuple, # function and arguments, as for `Apart`
+        others: tuple, # of all processes but the first
+    ):
+        meet = f'file://{own_temporary_folder() / uuid4().hex}' if processes > 1 else ''
+        call = lambda rank: (_as_one_of, rank, processes, meet) * (processes > 1) + (others if rank else first) # noqa: E731
+        self.first, *self.others = [Apart(*call(rank)) for rank in range(processes)]
+        self.errors = [] # of others that ended while the first did not
+
+    def ended(self) -> bool:
+        "Whether the first has ended; it is killed where another was killed or failed: it might wait for ever."
+        gone, alive = {p for p in self.others if not p.process.is_alive()}, self.first.process.is_alive()
+        self.others = [process for process in self.others if process not in gone]
+        self.errors += [error for process in gone if (error := error_of(process))]
+        if alive and self.errors:
+            self.first.process.kill()
+        return not alive
+
+    def result(self) -> object:
+        "What the first returned. Raises what ended the run, rather than what that made of the other processes."
+        for process in self.others:
+            process.process.kill()
+        try: return self.first.result()
+        except UserError as error:
+            errors = [*self.errors, error]
+            raise next((e for e in errors if 'gloo' not in str(e)), errors[0]) from None
+
+def error_of(process: Apart) -> UserError | None:
+    "What a process raised that has ended."
+    try:
+        process.result()
+    except UserError as error: return error
+
+def _as_one_of(rank: int, processes: int, meet: str, function: Callable, *arguments) -> object:
+    os.environ |= {'RANK': str(rank), 'WORLD_SIZE': str(processes), 'BINENC_MEET': meet}
+    os.environ.setdefault('GLOO_SOCKET_IFNAME', 'lo') # all are on this machine, whose name may lead nowhere
+    return function(*arguments)
+
+def _help(run: Run, results_dir: str, data_dir: str) -> None:
+    from binenc.training import train
+    train(run, results_dir, data_dir)
+
 # %% ../nbs/6_running/01_execute.ipynb #b8aaa01c
 def notebook_places(**folders: str | Path) -> dict[str, str]:
     "Folders as parameters of a notebook. Raises `UserError` for a path that is not UTF-8: no notebook can hold it."
@@ -288,15 +335,15 @@ def next_notebook(folder: RunFolder, stage: str) -> Path:
 # %% ../nbs/6_running/01_execute.ipynb #83908983
 class Attempt:
     "One attempt at a stage of a run, in a process of its own. Raises `UserError` where it cannot begin."
-    def __init__(self, stage: Stage, run: Run, results_dir: str | Path, data_dir: str | Path):
+    def __init__(self, stage: Stage, run: Run, results_dir: str | Path, data_dir: str | Path, gpus: int = 1):
         self.stage, self.run, self.results_dir = stage, run, Path(results_dir).resolve()
         self.folder = run_folder(run, results_dir)
         self._refuse_owned()
         self._prepare()
         self.notebook = next_notebook(self.folder, stage.name)
         places = notebook_places(results_dir=results_dir, data_dir=data_dir)
-        self.process = Apart(execute_notebook, f'4_training/{stage.name}.ipynb', self.notebook,
-                             stage.parameters(run) | places)
+        first = execute_notebook, f'4_training/{stage.name}.ipynb', self.notebook, stage.parameters(run) | places
+        self.process = Together(1 if stage.stored else gpus, first, (_help, run, *places.values()))
 
     def _refuse_owned(self) -> None:
         if owner := self.folder.owner:
@@ -385,9 +432,10 @@ class Sweep:
         jobs: int = 1, # how many at a time
         stage: Stage = TRAINING,
         watcher: Watcher = Watcher(), # noqa: B008 - it has no state
+        gpus: int = 1, # for each run; without GPUs, processes
     ):
-        self.waiting, self.jobs, self.stage, self.places = list(runs), jobs, stage, (results_dir, data_dir)
-        self.watcher, self.stopping = watcher, False
+        self.waiting, self.jobs, self.stage, self.gpus = list(runs), jobs, stage, gpus
+        self.places, self.watcher, self.stopping = (results_dir, data_dir), watcher, False
         self.running, self.told, self.outcome = {}, {}, {} # run -> its attempt, what it reported last, how it ended
 
     def stop(self) -> None:
@@ -401,19 +449,18 @@ class Sweep:
         "Start the process of a run, unless the run is finished already."
         if not self.stage.stored and run_folder(run, self.places[0]).finished: return self.end(run, 'finished')
         try:
-            self.running[run] = attempt = Attempt(self.stage, run, *self.places)
-            self.told[run] = attempt.progress() # of an earlier attempt
+            self.running[run] = Attempt(self.stage, run, *self.places, self.gpus)
+            self.told[run] = self.running[run].progress() # of an earlier attempt
         except UserError as error:
             self.end(run, 'running' if isinstance(error, Owned) else 'failed', str(error))
 
     def end(self, run: Run, state: str, reason: str = '') -> None:
         self.outcome[run] = state, reason
-        self.watcher.end(run, state, reason)
-
+        self.watcher.end(run, *self.outcome[run])
     def look(self) -> None:
         "Hand on what runs reported, and record those that have ended."
         for run, attempt in list(self.running.items()):
-            ended = not attempt.process.process.is_alive()
+            ended = attempt.process.ended()
             if (progress := attempt.progress()) != self.told.get(run):
                 self.told[run] = progress
                 self.watcher.progress(run, progress)
@@ -432,15 +479,15 @@ class Sweep:
                     self.begin(self.waiting.pop(0))
                     if self.stopping: # meanwhile
                         self.stop()
-                wait([attempt.process.process.sentinel for attempt in self.running.values()], LOOK)
+                wait([attempt.process.first.process.sentinel for attempt in self.running.values()], LOOK)
                 self.look()
         return self
 
 # %% ../nbs/6_running/01_execute.ipynb #89fe5b23
-def default_jobs(runs: list[Run], device: str = 'cpu') -> int:
-    "Runs that fit side by side: the cores that this process may use, divided by the threads of a run."
+def default_jobs(runs: list[Run], device: str = 'cpu', gpus: int = 1) -> int:
+    "Runs that fit side by side: the cores that this process may use, divided by what a run takes."
     if device != 'cpu': return 1
-    return max(1, min(len(runs), cores() // max((run.threads for run in runs), default=1)))
+    return max(1, min(len(runs), cores() // gpus // max((run.threads for run in runs), default=1)))
 
 # %% ../nbs/6_running/01_execute.ipynb #3104ce53
 FIGURES = '5_findings/figures'

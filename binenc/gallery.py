@@ -129,7 +129,7 @@ def _grey_levels(trained: TrainedRun, seen: Seen) -> Tensor: # (c, 1, 1)
     "Grey levels per unit of the normalised images."
     loader = trained.loaders['train']
     ends = torch.stack([torch.full_like(seen.images[:1], value) for value in (0, 255)]).squeeze(1)
-    black, white = loader.normalise(ends.to(loader.images.device))
+    black, white = loader.normalise(ends)
     return (255 / (white - black))[:, :1, :1]
 
 # %% ../nbs/5_findings/06_gallery.ipynb #b553ecbb

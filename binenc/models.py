@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STEM_CHANNELS', 'SMALL', 'NO_BFLOAT16', 'swap_relu', 'cifar_resnet', 'imagenet_resnet', 'residual_stage', 'resnet8',
            'convnet', 'mlp', 'fastconv', 'build_backbone', 'Bfloat16InFloat32', 'allow_tf32', 'low_precision',
-           'Activations', 'Classifier', 'build_classifier']
+           'PartedNorm', 'norms_of', 'parted', 'Activations', 'Classifier', 'build_classifier']
 
 # %% ../nbs/3_experiment/07_models.ipynb #ce9b6cd1
 from collections.abc import Callable
@@ -140,6 +140,32 @@ def low_precision(device: str):
     with torch.autocast(device, torch.bfloat16), Bfloat16InFloat32() if slow else nullcontext():
         yield
 
+# %% ../nbs/3_experiment/07_models.ipynb #a7863a06
+class PartedNorm(nn.modules.batchnorm._BatchNorm):
+    "Batch normalisation of `parts` equal parts of a batch one by one, see `parted`."
+    parts: int
+
+    def forward(self, x: Tensor) -> Tensor: # (n, c), or (n, c, h, w)
+        if not self.training:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        mean, var = x.new_zeros(2, self.parts, self.num_features, dtype=torch.float32)
+        normalised = [F.batch_norm(part, *running, self.weight, self.bias, True, momentum=1., eps=self.eps)
+                      for part, *running in zip(x.tensor_split(self.parts), mean, var)]
+        with torch.no_grad():
+            self.running_mean.lerp_(mean.mean(0), self.momentum)
+            self.running_var.lerp_(var.mean(0), self.momentum)
+            self.num_batches_tracked += 1
+        return torch.cat(normalised)
+
+def norms_of(network: nn.Module) -> list[nn.Module]:
+    "Its batch normalisations."
+    return [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+
+def parted(network: nn.Module, parts: int) -> None:
+    "Have a network normalise that many parts of each batch one by one."
+    for norm in norms_of(network):
+        norm.__class__, norm.parts = PartedNorm, parts
+
 # %% ../nbs/3_experiment/07_models.ipynb #b9be29ef
 class Activations(NamedTuple):
     "What a classifier makes of a batch of n images: all that a loss may use."
@@ -159,9 +185,10 @@ class Classifier(nn.Module):
         low = self.training and self.precision == 'bf16'
         with low_precision(x.device.type) if low else nullcontext(): return self.backbone(x)
 
-    def activations(self, x: Tensor) -> Activations:
-        "Everything that a loss may use, for images (n, c, h, w) float32, normalised."
-        features = self.features(x).float()
+    def activations(self, x: Tensor, gather: Callable[[Tensor], Tensor] = lambda features: features) -> Activations:
+        """Everything that a loss may use, for images (n, c, h, w) float32, normalised. `gather` makes the features of
+        the whole batch from those of a process's share."""
+        features = gather(self.features(x).float())
         logits, z = self.head(features)
         return Activations(features, z, logits, self.head.output.weight)
 
@@ -172,7 +199,7 @@ class Classifier(nn.Module):
 
 # %% ../nbs/3_experiment/07_models.ipynb #17a2e39b
 def build_classifier(
-    run: Run, # model, backbone, width, nodes, precision and speed are used
+    run: Run, # model, backbone, width, nodes, norm_parts, precision and speed are used
     in_shape: tuple[int, int, int], # channels, height, width
     num_classes: int,
 ) -> Classifier:
@@ -185,6 +212,8 @@ def build_classifier(
     if run.backbone == 'fastconv' and min(in_shape[1:]) < 16:
         raise UserError(f'backbone=fastconv needs images of at least 16 x 16, not {in_shape[1]} x {in_shape[2]}')
     backbone, features = build_backbone(run.backbone, run.width, tuple(in_shape))
+    if run.norm_parts > 1:
+        parted(backbone, run.norm_parts)
     arm = ARMS[run.model]
     head = HEADS[arm.head](features, run.nodes, num_classes, **{name: getattr(run, name) for name in arm.head_fields})
     classifier = Classifier(backbone, head, run.precision)

@@ -51,6 +51,7 @@ class Run(_Identified):
     lr: float = 1e-3              # learning rate that lr_schedule starts from
     epochs: int = 300             # passes over the training images
     batch_size: int = 128         # images per step
+    norm_parts: int = 1           # parts of a batch that batch normalisation takes apart, as GPUs do; 1: the batch
     optimizer: str = 'adamw'      # adamw, or sgd with momentum 0.9
     weight_decay: float = 5e-4    # decoupled for adamw
     lr_schedule: str = 'constant' # a name in LR_SCHEDULES
@@ -141,7 +142,8 @@ RULES = { # (test, what is wanted in words)
        for name in ('deepfool_images', 'lr_from', 'lr_warmup')},
     'replicate': (lambda v: 0 <= v < 2**32, 'a whole number from 0 to 4294967295 (several: 0,1,2)'),
     **{name: (lambda v: v > 0, 'a whole number of at least 1')
-       for name in ('width', 'nodes', 'epochs', 'train_images', 'log_every', 'threads', 'lr_every', 'gamma_every')},
+       for name in ('width', 'nodes', 'epochs', 'train_images', 'log_every', 'threads', 'lr_every', 'gamma_every',
+                    'norm_parts')},
 }
 
 # %% ../nbs/3_experiment/04_run.ipynb #f2f6d941
@@ -168,6 +170,8 @@ def _impossible(name: str, value: Any) -> UserError:
 
 # %% ../nbs/3_experiment/04_run.ipynb #161ba5b4
 TOGETHER = ( # (which combination is impossible, what to do)
+    (lambda r: r.batch_size < 2 * r.norm_parts,
+     'norm_parts={r.norm_parts} is too many for batch_size={r.batch_size}: each part needs two images or more'),
     (lambda r: r.gamma_schedule in ('linear', 'cosine') and (r.gamma_max is None or r.gamma_max < r.gamma),
      'gamma_schedule={r.gamma_schedule} needs gamma_max, the last value of gamma, of at least gamma={r.gamma:g}'),
     (lambda r: r.gamma_schedule == 'two_regimes' and not (0 < r.gamma < r.gamma_knee and r.gamma_factor > 1),

@@ -6,10 +6,10 @@
 __all__ = ['PATIENCE', 'LEAD', 'ACTIVE', 'ROW', 'TOO_MANY', 'FULL', 'MAKE_ROOM', 'ENDS', 'FINAL', 'START', 'MAX_IN_VAIN',
            'ERRORS', 'scheduler', 'answers', 'max_array_size', 'job_name', 'plans_folder', 'write_plan', 'read_plan',
            'planned_run', 'plan_record', 'record_plan', 'plan_records', 'Submission', 'recorded', 'values_of', 'arrays',
-           'array_command', 'figures_command', 'Job', 'active_jobs', 'lines', 'queued', 'data_ready', 'repository',
-           'sbatch', 'submitting', 'submit_runs', 'outstanding', 'dry_commands', 'send_all', 'taken_back', 'cancel',
-           'cancel_jobs', 'end_in', 'task_record', 'note_start', 'starts_in_vain', 'past', 'run_task', 'submit_again',
-           'to_continue']
+           'array_command', 'with_gpus', 'figures_command', 'Job', 'active_jobs', 'lines', 'queued', 'data_ready',
+           'repository', 'sbatch', 'submitting', 'submit_runs', 'outstanding', 'dry_commands', 'send_all', 'taken_back',
+           'cancel', 'cancel_jobs', 'end_in', 'task_record', 'note_start', 'starts_in_vain', 'past', 'run_task',
+           'submit_again', 'to_continue']
 
 # %% ../nbs/6_running/02_slurm.ipynb #imports0
 import json
@@ -132,7 +132,8 @@ class Submission:
     runs: int = 0                        # lines in it
     settings: tuple[str, ...] = ()       # as after --set
     runs_per_task: int = 1               # runs side by side in one array task, on one GPU
-    threads: int = 1                     # of a run
+    threads: int = 1                     # of a run, or of each of its processes
+    gpus: int = 1                        # of a run
     max_parallel: int = 0                # array tasks at a time; 0: as the cluster likes
     max_array_size: int = 1001           # the cluster's MaxArraySize: indices are below it
     most_tasks: int = 10**6              # that SLURM accepts now; those left over are submitted after these
@@ -169,10 +170,14 @@ def array_command(s: Submission, first: int, tasks: int, before: Iterable[str] =
     "The `sbatch` command of an array. If only some tasks may run at a time, it waits for the jobs before it."
     throttle = f'%{s.max_parallel}' if s.max_parallel else ''
     flags = (f'--array=0-{tasks - 1}{throttle}', f'--comment={s.plan}:{first}',
-             f'--cpus-per-task={s.runs_per_task * s.threads}',
-             f'--signal=B:USR1@{LEAD}', *s.train_flags, *s.flags)
+             f'--cpus-per-task={s.runs_per_task * s.threads * s.gpus}',
+             f'--signal=B:USR1@{LEAD}', *with_gpus(s), *s.flags)
     return ['sbatch', '--parsable', f'--job-name=binenc-{s.experiment}', f'{s.output}%A_%a.out', *flags,
             *_with(before, wait=bool(s.max_parallel)), 'slurm/train.sbatch', str(s.plan), str(first)]
+
+def with_gpus(s: Submission) -> list[str]:
+    "The cluster's flags, which are written for one GPU, with the number of GPUs of a run."
+    return [re.sub(r'^(--gres=gpu(:[a-zA-Z][^:,]*)?):1$', rf'\1:{s.gpus}', flag) for flag in s.train_flags]
 
 def figures_command(s: Submission, jobs: Iterable[str]) -> list[str]:
     "The `sbatch` command of the job that waits for others, submits again what was interrupted, and draws."
@@ -420,7 +425,7 @@ def run_task(
         todo = pending(runs, s.results_dir)
         for run in todo:
             note_start(run, s.results_dir, s.again)
-        outcome = Sweep(todo, s.results_dir, s.data_dir, max(1, len(todo)), watcher=_Log())().outcome
+        outcome = Sweep(todo, s.results_dir, s.data_dir, max(1, len(todo)), watcher=_Log(), gpus=s.gpus)().outcome
         for number in StopOnSignal.SIGNALS: # what follows must not be cut short
             signal.signal(number, signal.SIG_IGN)
         left = [run for run in todo if _was_cut(run, *outcome.get(run, ['interrupted'])[:1], s.results_dir)]

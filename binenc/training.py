@@ -9,7 +9,7 @@ __all__ = ['OPTIMIZERS', 'CHECKPOINT', 'PREVIOUS', 'NEW', 'SNAPSHOT_IMAGES', 'SN
            'read_checkpoint', 'find_checkpoint', 'weight_bytes', 'load_weights', 'snapshot_index', 'snapshot_bytes',
            'progress_of', 'few_vertices', 'progress_line', 'print_progress', 'Log', 'EpochLeft', 'WayBack', 'Stopped',
            'fit', 'after_epoch', 'leave_epoch', 'measures_now', 'latent_bytes', 'measured_by', 'finish', 'prepare',
-           'check_precision', 'few_convolutions', 'device_name', 'train']
+           'check_precision', 'few_convolutions', 'device_name', 'train', 'shapes_of', 'help_train']
 
 # %% ../nbs/4_training/05_training.ipynb #imports0
 import copy
@@ -27,7 +27,8 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from .arms import ARMS
-from .data import DeviceLoader, about_images, best_device, epoch_seed, load_splits, make_loaders, ranks_in_class
+from .data import (
+    DeviceLoader, ImageData, about_images, best_device, epoch_seed, load_splits, make_loaders, ranks_in_class)
 from .errors import UserError
 from .evaluation import Predictions, all_numbers, evaluate, history_rows, image_outputs
 from .files import (
@@ -40,6 +41,7 @@ from .measures import MEASURES
 from .models import Classifier, allow_tf32, build_classifier
 from .run import Run, stored_run
 from .schedules import gamma_at, lr_at, output_lr_at
+from .sharing import Share, first_says, joined, share_here, share_statistics, shared_objective
 from .store import (
     OUTPUTS, WEIGHTS, RunFolder, history_bytes, metrics_bytes, read_progress, record_start, run_folder, tidied)
 
@@ -51,6 +53,7 @@ class Training:
     classifier: Classifier
     loss: nn.Module                     # (activations, labels, run, epoch) -> scalar
     optimizer: torch.optim.Optimizer
+    objective: Callable                 # (images of the share, labels of the batch, run, epoch) -> scalar
     epoch: int = 0                      # epochs completed
     history: list = field(default_factory=list) # (epoch, split, measure, value) rows
     snapshots: dict[int, Tensor] = field(default_factory=dict) # epoch -> (m, d) z of the same m training images
@@ -74,12 +77,14 @@ def new_training(
     in_shape: tuple[int, int, int], # channels, height, width of an image
     num_classes: int,
     device: torch.device | str = 'cpu',
+    share: Share = Share(), # noqa: B008 - of each batch
 ) -> Training:
     "A run before its first epoch; weights are drawn with the run's seed. Raises `UserError` for images it cannot use."
     torch.manual_seed(run.replicate)
     classifier = build_classifier(run, in_shape, num_classes).to(device)
     loss = build_loss(run, classifier).to(device)
-    return Training(run, classifier, loss, build_optimizer(run, classifier, loss))
+    return Training(run, classifier, loss, build_optimizer(run, classifier, loss),
+                    shared_objective(classifier, loss, share))
 
 
 
@@ -140,11 +145,12 @@ def train_epoch(
     with convolutions(run.precision):
         for x, y in loader.shuffled(epoch):
             before_batch()
-            loss = training.loss(training.classifier.activations(x), y, run, epoch)
+            loss = training.objective(x, y, run, epoch)
             training.optimizer.zero_grad()
             loss.backward()
             training.optimizer.step()
-    if loader.images.device.type == 'cuda':
+    share_statistics(training.classifier, loader.share)
+    if loader.device.type == 'cuda':
         torch.cuda.synchronize() # so that the seconds of an epoch are its own
     training.epoch += 1
 
@@ -349,7 +355,7 @@ def fit(
     log: Log, # of the run's folder, which this process owns
 ) -> dict[str, Predictions] | None: # after the last epoch; None if no epoch was left to train
     "Train until `run.epochs`, from the newest checkpoint if there is one. Raises `Stopped` if asked to stop."
-    if state := find_checkpoint(log.folder):
+    if state := first_says(find_checkpoint(log.folder), loaders['train'].share):
         training.restore(state)
         print(f'continues after epoch {training.epoch}', flush=True)
     log.lap('start')
@@ -482,7 +488,8 @@ def train(
     say: Callable[[dict], None] = print_progress, # is given the progress at each report
 ) -> dict: # the final numbers by column, as in metrics.json
     "Train, measure and store a run; continues where it was interrupted. Raises `UserError`, and `Stopped` if asked to."
-    folder = run_folder(run, results_dir)
+    share, folder = share_here(run), run_folder(run, results_dir)
+    if share.rank: return help_train(run, data_dir, share)
     if (metrics := tidied(folder)) is not None: return metrics
     check_precision(run)
     device = prepare(run)
@@ -491,9 +498,27 @@ def train(
         if folder.metrics is not None: return folder.metrics # finished by another while the data was loading
         with writing(folder.path):
             remove_parts(folder.path)
-            record_start(folder, device_name(device), about_images(splits))
-        log, loaders = Log(folder, say, notes), make_loaders(run, splits, device)
-        training = new_training(run, splits['train'].images.shape[1:], len(splits['train'].classes), device)
-        for note in (*splits['train'].notes, *few_vertices(training), *few_convolutions(run)):
-            print(f'note: {note}', flush=True)
-        return finish(training, loaders, log, fit(training, loaders, log))
+            devices = f'{share.processes} x ' * (share.processes > 1) + device_name(device)
+            record_start(folder, devices, about_images(splits))
+        with joined(share, device):
+            log, loaders = Log(folder, say, notes), make_loaders(run, splits, device, share)
+            training = new_training(run, *shapes_of(splits), device, share)
+            for note in (*splits['train'].notes, *few_vertices(training), *few_convolutions(run)):
+                print(f'note: {note}', flush=True)
+            return finish(training, loaders, log, fit(training, loaders, log))
+
+def shapes_of(splits: dict[str, ImageData]) -> tuple[tuple[int, int, int], int]:
+    "Of an image, and the number of classes: what a network must fit."
+    return tuple(splits['train'].images.shape[1:]), len(splits['train'].classes)
+
+def help_train(run: Run, data_dir: str | Path, share: Share) -> dict: # nothing
+    "What every process of a run but the first does: compute its share of each epoch, and store nothing."
+    device, splits = prepare(run), load_splits(run, data_dir)
+    with joined(share, device):
+        loader = make_loaders(run, splits, device, share)['train']
+        training = new_training(run, *shapes_of(splits), device, share)
+        if state := first_says(None, share):
+            training.restore(state)
+        while training.epoch < run.epochs:
+            train_epoch(training, loader)
+    return {}

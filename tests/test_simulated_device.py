@@ -87,24 +87,31 @@ def test_is_allowed(device):
 # ---- training
 
 @pytest.mark.parametrize('model', ARMS)
-def test_epochs(model, device):
-    """Every arm in every precision; a copy of the state continues to the same bits; no step waits for the device."""
+def test_epochs(model, device, monkeypatch):
+    """Every arm in every precision; no step waits for the device. A copy of the state continues to the same bits, with
+    images that are too large for the device, too."""
+    monkeypatch.setattr(torch.Tensor, 'pin_memory', lambda tensor: tensor)
     data = {'train': images(96), 'test': images(40)}
     for precision, speed in ('fp32', 'auto'), ('bf16', 'auto'), ('tf32', 'plain'):
         run = replace(SMALL, model=model, precision=precision, speed=speed, backbone='convnet', batch_size=32)
         prepare(run)
         loaders = make_loaders(run, data, best_device())
+        with monkeypatch.context() as full:
+            full.setattr(torch.cuda, 'mem_get_info', lambda *_: (0, 0))
+            read = make_loaders(run, data, best_device())
+        assert read['train'].images is data['train'].images and loaders['train'].images.device == SHOWN
         straight, resumed = (new_training(run, (1, 8, 8), 4, SHOWN) for _ in range(2))
         device.waits.clear()
         train_epoch(straight, loaders['train'])
         assert not device.waits
         torch.save(straight.state(), file := io.BytesIO())
         resumed.restore(torch.load(io.BytesIO(file.getvalue()), map_location='cpu', weights_only=True))
-        for one in straight, resumed:
-            train_epoch(one, loaders['train'])
+        for one, those in (straight, loaders), (resumed, read):
+            train_epoch(one, those['train'])
         parts = straight.classifier.state_dict(), resumed.classifier.state_dict()
         assert all(torch.equal(a, b) for a, b in zip(parts[0].values(), parts[1].values(), strict=True))
-        assert evaluate(straight.classifier, loaders['test']).z.device == SHOWN
+        z = [evaluate(straight.classifier, those['test']).z for those in (loaders, read)]
+        assert z[0].device == SHOWN and torch.equal(*z)
 
 
 def test_a_run_from_start_to_attacks(device, tmp_path, monkeypatch):
