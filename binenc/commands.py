@@ -504,6 +504,7 @@ def _detail(run: Run, state: str, reason: str, results_dir: Path) -> str:
     words = [f'epoch {progress["epoch"]}/{progress["epochs"]}'] if {'epoch', 'epochs'} <= set(progress) else []
     if words and (rate := progress.get('images_per_second')):
         words[0] += f', {rate:,.0f} images/s'
+    words += progress.get('notes', [])
     words += [reason] if reason else []
     return ': '.join([run.id, '; '.join(words)] if words else [run.id])
 

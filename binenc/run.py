@@ -87,7 +87,7 @@ class Run(_Identified):
     store_latents: bool = True    # keep z of the train and test images
     # speed
     precision: str = 'fp32'       # of the backbone in training: fp32, tf32 (GPU) or bf16; all else is fp32
-    speed: str = 'auto'           # auto: channels_last and fused optimizer; plain: neither, the reference
+    speed: str = 'auto'           # auto: channels_last and fused optimizer; plain: neither; graph: a CUDA graph, too
     threads: int = 1              # CPU threads of torch; part of the result, because sums are split among threads
 
 # %% ../nbs/3_experiment/04_run.ipynb #14b913b5
@@ -113,7 +113,7 @@ BACKBONES = ('resnet18', 'resnet34', 'resnet50', 'resnet8', 'convnet', 'mlp', 'f
 CHOICES = { # fields that take one of a few values
     'model': ARMS, 'backbone': BACKBONES, 'optimizer': ('adamw', 'sgd'), 'augment': (False, True, 'mirror'),
     'lr_schedule': LR_SCHEDULES, 'gamma_schedule': GAMMA_SCHEDULES,
-    'precision': ('fp32', 'tf32', 'bf16'), 'speed': ('auto', 'plain'),
+    'precision': ('fp32', 'tf32', 'bf16'), 'speed': ('auto', 'plain', 'graph'),
 }
 TYPES = {name: tuple(get_args(hint)) or (hint,) for name, hint in get_type_hints(Run).items()}
 WORDS = {int: 'a whole number', float: 'a number', str: 'a word', bool: 'true or false'}

@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['OPTIMIZERS', 'CHECKPOINT', 'PREVIOUS', 'NEW', 'SNAPSHOT_IMAGES', 'SNAPSHOT_NUMBERS', 'CHECKPOINT_SECONDS',
-           'REPORT_SECONDS', 'LONG_EPOCH', 'Training', 'new_training', 'build_optimizer', 'set_rates', 'set_hardness',
-           'convolutions', 'train_epoch', 'measure_epoch', 'files_so_far', 'save_checkpoint', 'remove_checkpoints',
-           'read_checkpoint', 'find_checkpoint', 'weight_bytes', 'load_weights', 'snapshot_index', 'snapshot_bytes',
-           'progress_of', 'few_vertices', 'progress_line', 'print_progress', 'Log', 'EpochLeft', 'WayBack', 'Stopped',
-           'fit', 'after_epoch', 'leave_epoch', 'measures_now', 'latent_bytes', 'measured_by', 'finish', 'prepare',
-           'check_precision', 'few_convolutions', 'device_name', 'train', 'shapes_of', 'help_train']
+           'REPORT_SECONDS', 'LONG_EPOCH', 'Training', 'new_training', 'device_name', 'build_optimizer', 'set_rates',
+           'set_hardness', 'convolutions', 'step', 'Steps', 'train_epoch', 'measure_epoch', 'files_so_far',
+           'save_checkpoint', 'remove_checkpoints', 'read_checkpoint', 'find_checkpoint', 'weight_bytes',
+           'load_weights', 'snapshot_index', 'snapshot_bytes', 'progress_of', 'few_vertices', 'moved', 'progress_line',
+           'print_progress', 'Log', 'EpochLeft', 'WayBack', 'Stopped', 'fit', 'after_epoch', 'leave_epoch',
+           'measures_now', 'latent_bytes', 'measured_by', 'finish', 'prepare', 'check_precision', 'few_convolutions',
+           'train', 'shapes_of', 'help_train']
 
 # %% ../nbs/4_training/05_training.ipynb #imports0
 import copy
@@ -19,6 +20,7 @@ import zipfile
 from collections.abc import Callable, Iterable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -57,17 +59,19 @@ class Training:
     epoch: int = 0                      # epochs completed
     history: list = field(default_factory=list) # (epoch, split, measure, value) rows
     snapshots: dict[int, Tensor] = field(default_factory=dict) # epoch -> (m, d) z of the same m training images
+    devices: list[str] = field(default_factory=list) # names of those that it was trained on, in this order
 
     def state(self) -> dict:
         "Everything that the next epoch depends on."
         parts = {name: getattr(self, name).state_dict() for name in ('classifier', 'loss', 'optimizer')}
         return {'run': asdict(self.run), 'epoch': self.epoch, 'history': [list(row) for row in self.history],
-                'snapshots': self.snapshots, **parts}
+                'snapshots': self.snapshots, 'devices': self.devices, **parts}
 
     def restore(self, state: dict) -> None:
         "Continue from what `state` returned."
         self.epoch, self.history = state['epoch'], [tuple(row) for row in state['history']]
-        self.snapshots = state['snapshots']
+        self.snapshots, before = state['snapshots'], state.get('devices', []) # older checkpoints name none
+        self.devices = before + [name for name in self.devices[-1:] if name not in before[-1:]]
         for name in 'classifier', 'loss', 'optimizer':
             getattr(self, name).load_state_dict(state[name])
 
@@ -84,9 +88,12 @@ def new_training(
     classifier = build_classifier(run, in_shape, num_classes).to(device)
     loss = build_loss(run, classifier).to(device)
     return Training(run, classifier, loss, build_optimizer(run, classifier, loss),
-                    shared_objective(classifier, loss, share))
+                    shared_objective(classifier, loss, share), devices=[device_name(torch.device(device))])
 
-
+def device_name(device: torch.device) -> str:
+    "The GPU's name, or `cpu`, the vector instructions that torch uses and the CPU's maker: they decide the last bits."
+    if device.type == 'cuda': return torch.cuda.get_device_name(device)
+    return f'cpu {torch.backends.cpu.get_cpu_capability()} {cpu_maker()}'
 
 # %% ../nbs/4_training/05_training.ipynb #40b0bad9
 OPTIMIZERS = { # name -> (parameter groups, run) -> optimizer
@@ -98,7 +105,7 @@ OPTIMIZERS = { # name -> (parameter groups, run) -> optimizer
 
 def _steps(run: Run) -> dict[str, bool]:
     "One kernel for all weights, or a loop over them; without a word, torch would choose a third way on a GPU."
-    return {'fused': run.speed == 'auto', 'foreach': False}
+    return {'fused': run.speed != 'plain', 'foreach': False}
 
 def build_optimizer(run: Run, classifier: nn.Module, loss: nn.Module) -> torch.optim.Optimizer:
     "The run's optimizer of the classifier and its loss; see `set_rates`."
@@ -131,6 +138,48 @@ def convolutions(precision: str):
     finally:
         allow_tf32(False)
 
+def step(training: Training, x: Tensor, y: Tensor) -> None:
+    "One step of the optimizer on a batch."
+    loss = training.objective(x, y, training.run, training.epoch)
+    training.optimizer.zero_grad()
+    loss.backward()
+    training.optimizer.step()
+
+class Steps:
+    "The steps of an epoch on a GPU: the first as it is, the second recorded, and all others of its size repeated."
+    def __init__(self, training: Training):
+        self.training, self.size, self.graph = training, None, None
+
+    def __call__(self, x: Tensor, y: Tensor) -> None:
+        if self.size is None: return self.first(x, y)
+        if len(x) != self.size: return step(self.training, x, y)
+        if self.graph is None:
+            self.record(x, y)
+        self.x.copy_(x)
+        self.y.copy_(y)
+        self.graph.replay()
+
+    def first(self, x: Tensor, y: Tensor) -> None:
+        "A step beside the usual stream, where nothing may have been that is recorded later."
+        self.size, usual, other = len(x), torch.cuda.current_stream(), torch.cuda.Stream()
+        other.wait_stream(usual)
+        with torch.cuda.stream(other):
+            step(self.training, x, y)
+        usual.wait_stream(other)
+
+    def record(self, x: Tensor, y: Tensor) -> None:
+        "Note the work of a step, which is not done yet, and where its images have to be put."
+        self.x, self.y, self.graph = x.clone(), y.clone(), torch.cuda.CUDAGraph()
+        self._capturable(True)
+        with torch.cuda.graph(self.graph):
+            step(self.training, self.x, self.y)
+        self._capturable(False)
+
+    def _capturable(self, value: bool) -> None:
+        for group in self.training.optimizer.param_groups:
+            group['capturable'] = value # torch refuses to record, or warns of steps that are not, without a word
+
+# %% ../nbs/4_training/05_training.ipynb #c14ecb6f
 def train_epoch(
     training: Training,
     loader: DeviceLoader, # of the training split
@@ -142,13 +191,11 @@ def train_epoch(
     torch.manual_seed(epoch_seed(run.replicate, epoch, 1)) # dropout draws from torch's own generator
     set_rates(training.optimizer, run, epoch)
     set_hardness(training.classifier.head, run, epoch)
+    take = Steps(training) if run.speed == 'graph' else partial(step, training)
     with convolutions(run.precision):
         for x, y in loader.shuffled(epoch):
             before_batch()
-            loss = training.objective(x, y, run, epoch)
-            training.optimizer.zero_grad()
-            loss.backward()
-            training.optimizer.step()
+            take(x, y)
     share_statistics(training.classifier, loader.share)
     if loader.device.type == 'cuda':
         torch.cuda.synchronize() # so that the seconds of an epoch are its own
@@ -268,7 +315,7 @@ def progress_of(training: Training, rate: float | None) -> dict:
         'epoch': epoch, 'epochs': run.epochs, 'images_per_second': rate,
         'gamma': gamma_at(run, max(0, epoch - 1)) if ARMS[run.model].compresses else None,
         'accuracy': {s: measured[s, 'accuracy'] for s in ('train', 'val', 'test') if (s, 'accuracy') in measured},
-        'codes': measured.get(('train', 'distinct_codes')), 'notes': few_vertices(training),
+        'codes': measured.get(('train', 'distinct_codes')), 'notes': few_vertices(training) + moved(training),
         'gpu_memory_share': gpu_memory_share()}
 
 def few_vertices(training: Training) -> list[str]:
@@ -277,6 +324,11 @@ def few_vertices(training: Training) -> list[str]:
     nodes, classes = output.in_features, output.out_features
     if not ARMS[training.run.model].compresses or 2**nodes >= classes: return []
     return [f'{nodes} nodes have {2**nodes} vertices, fewer than the {classes} classes']
+
+def moved(training: Training) -> list[str]:
+    "A note where a run was continued on another kind of device, else nothing."
+    if len(training.devices) < 2: return []
+    return [f'trained on {", then ".join(training.devices)}: as good, but not to the bit what one of them gives']
 
 def progress_line(progress: dict) -> str:
     "Progress in a line, for a person."
@@ -442,7 +494,8 @@ def finish(training: Training, loaders: dict[str, DeviceLoader], log: Log,
     log.lap('final')
     log.report(training)
     with writing(folder.path):
-        about = json_bytes(read_json(folder / 'run.json') | {'seconds': log.seconds})
+        about = json_bytes(read_json(folder / 'run.json') | {
+            'device': ', then '.join(training.devices), 'seconds': log.seconds})
         # metrics.json comes last: a run that has it is finished
         write_stored(folder.path, {'run.json': about} | files | {
             'metrics.json': metrics_bytes(folder.run, metrics, measured_by(MEASURES))})
@@ -460,11 +513,12 @@ def prepare(run: Run) -> torch.device:
     return best_device()
 
 def check_precision(run: Run) -> None:
-    """Raises `UserError` for training in TF32 without a GPU, and in TF32 or bf16 on one that is too old for them.
-    Measuring is always in float32 and needs none."""
+    """Raises `UserError` for training in TF32 or by CUDA graphs without a GPU, and in TF32 or bf16 on one that is too
+    old for them. Measuring is always in float32 and needs none."""
     gpu = best_device().type == 'cuda'
-    if run.precision == 'tf32' and not gpu:
-        raise UserError('precision=tf32 needs a GPU, and there is none here: add --set precision=fp32')
+    for name, value, instead in ('precision', 'tf32', 'fp32'), ('speed', 'graph', 'auto'):
+        if getattr(run, name) == value and not gpu:
+            raise UserError(f'{name}={value} needs a GPU, and there is none here: add --set {name}={instead}')
     if run.precision != 'fp32' and gpu and torch.cuda.get_device_capability() < (8, 0):
         raise UserError(f'precision={run.precision} needs a GPU of compute capability 8.0 or later, and '
                         f'{torch.cuda.get_device_name()} has {".".join(map(str, torch.cuda.get_device_capability()))}: '
@@ -474,11 +528,6 @@ def few_convolutions(run: Run) -> list[str]:
     "A note where TF32, which convolutions alone compute in, changes nothing, else nothing."
     if run.precision != 'tf32' or run.backbone != 'mlp': return []
     return ['precision=tf32 changes nothing with backbone=mlp: convolutions alone compute in it']
-
-def device_name(device: torch.device) -> str:
-    "The GPU's name, or `cpu`, the vector instructions that torch uses and the CPU's maker: they decide the last bits."
-    if device.type == 'cuda': return torch.cuda.get_device_name(device)
-    return f'cpu {torch.backends.cpu.get_cpu_capability()} {cpu_maker()}'
 
 # %% ../nbs/4_training/05_training.ipynb #0bc2673d
 def train(

@@ -164,7 +164,7 @@ class Device:
     current = None
 
     def __init__(self):
-        self.calls, self.waits, self.low = Counter(), Counter(), False
+        self.calls, self.waits, self.low, self.graph = Counter(), Counter(), False, None
         self.draws = torch.Generator().manual_seed(0)
 
     def operator(self, func, args, kwargs):
@@ -179,9 +179,11 @@ class Device:
         if ours and func not in ACROSS:
             check(func, args, given)
         self.count(name, args, there)
-        plain = mapped(inside, self.shuffled(name, args))
+        plain = mapped(inside, args if self.graph else self.shuffled(name, args))
         options = mapped(inside, kwargs) | ({} if wanted is None else {'device': torch.device('cpu')})
-        out = func(*plain, **options)
+        if self.graph:
+            self.graph.refuse(name, given, there and not self.waited(name, args))
+        out = self.graph.note(func, plain, options) if self.graph else func(*plain, **options)
         if not there:  # copied to the CPU: never the same memory
             return out.clone()
         out = mapped(outside, out)
@@ -189,9 +191,12 @@ class Device:
 
     def count(self, name, args, there):
         self.calls[name] += 1
+        self.waits[name] += not there or self.waited(name, args)
+        self.waits = +self.waits
+
+    def waited(self, name, args):
         mask = name in ('index', 'index_put_') and any(t.dtype == torch.bool for t in tensors(args[1]))
-        if name in WAITING or mask or not there:
-            self.waits[name] += 1
+        return name in WAITING or mask
 
     def shuffled(self, name, args):
         """The arguments; numbers that atomic operations add are given in another order each time."""
@@ -222,6 +227,49 @@ class Device:
             self.low = before
 
 
+class Graph:
+    """A CUDA graph: what is done while it is recorded is done later, with the same tensors and numbers."""
+
+    def __init__(self):
+        self.work, self.before, self.made = [], [], []
+
+    def refuse(self, name, given, allowed):
+        """Raises where CUDA cannot record: the CPU would wait, or memory of the CPU would be read."""
+        if not allowed or any(not isinstance(t, Simulated) and t.dim() for t in given):
+            raise RuntimeError(f'CUDA error: operation not permitted when stream is capturing ({name})')
+
+    def note(self, func, args, options):
+        """Remembers an operator and, for what it may change, the numbers before."""
+        known = {id(t) for t in (*self.made, *(t for t, _ in self.before))}
+        self.before += [(t, t.clone()) for t in tensors((args, options)) if id(t) not in known]
+        out = func(*args, **options)
+        self.made += tensors(out)
+        self.work.append((func, args, options, out))
+        return out
+
+    @contextlib.contextmanager
+    def recorded(self):
+        state, Device.current.graph = torch.get_rng_state(), self
+        try:
+            yield
+        finally:
+            Device.current.graph = None
+        torch.set_rng_state(state)
+        for tensor, numbers in reversed(self.before):
+            tensor.copy_(numbers)
+
+    @torch.no_grad()
+    def replay(self):
+        Device.current.calls['replay'] += 1
+        for func, args, options, out in self.work:
+            alias = [value.alias_info for value in func._schema.returns]
+            if alias and all(a is not None and not a.is_write for a in alias):
+                continue  # a view: the memory is there
+            for old, new in zip(tensors(out), tensors(func(*args, **options)), strict=True):
+                if old is not new:
+                    old.copy_(new)
+
+
 @contextlib.contextmanager
 def simulated_device(monkeypatch, capability=(9, 0)):
     """While it lasts, there is a GPU; yields its `Device`."""
@@ -232,8 +280,12 @@ def simulated_device(monkeypatch, capability=(9, 0)):
                              mem_get_info=(2**40, 2**40)).items():
         monkeypatch.setattr(torch.cuda, name, lambda *_, answer=answer: answer)
     monkeypatch.setattr(torch.cuda, 'get_device_properties', lambda *_: type('', (), dict(total_memory=2)))
-    stream = type('', (), dict(is_capturing=lambda self: False))()
-    monkeypatch.setattr(torch.accelerator, 'current_stream', lambda *_: stream)
+    stream = type('', (), dict(is_capturing=lambda self: bool(device.graph), wait_stream=lambda self, other: None))
+    for place, name, made in ((torch.accelerator, 'current_stream', lambda *_: stream()),
+                              (torch.cuda, 'Stream', stream),
+                              (torch.cuda, 'current_stream', stream), (torch.cuda, 'CUDAGraph', Graph),
+                              (torch.cuda, 'stream', contextlib.nullcontext), (torch.cuda, 'graph', Graph.recorded)):
+        monkeypatch.setattr(place, name, made)
     monkeypatch.setattr(torch, 'autocast', functools.partial(device.autocast, torch.autocast))
     monkeypatch.setattr(torch, 'Generator', Generator)
     with Operators(), Names():

@@ -16,13 +16,14 @@ from binenc.collapse import collapse_metrics
 from binenc.data import ImageData, best_device, make_loaders
 from binenc.errors import UserError
 from binenc.evaluation import evaluate
+from binenc.files import read_json
 from binenc.geometry import class_geometry
 from binenc.head import compression_loss
 from binenc.losses import center_loss
 from binenc.measures import MEASURES
 from binenc.models import Activations
 from binenc.run import Run
-from binenc.store import ATTACKS, run_folder
+from binenc.store import ATTACKS, read_progress, run_folder
 from binenc.training import Stopped, check_precision, new_training, prepare, train, train_epoch
 from helpers import TINY, settings
 from simulated_device import SHOWN, Simulated, simulated_device
@@ -114,8 +115,41 @@ def test_epochs(model, device, monkeypatch):
         assert z[0].device == SHOWN and torch.equal(*z)
 
 
+@pytest.mark.parametrize('model', ARMS)
+def test_steps_in_a_graph(model, device):
+    """Every arm's steps can be recorded, and repeated they give the bits of steps one after the other, over epochs in
+    which rates and losses change, with a last batch that is shorter."""
+    precision, optimizer = ('bf16', 'sgd') if model == 'lin_pen' else ('fp32', 'adamw')
+    run = replace(SMALL, model=model, precision=precision, optimizer=optimizer, backbone='convnet', batch_size=32,
+                  lr_schedule='cosine', gamma_factor=2., augment='mirror')
+    prepare(run)
+    loader = make_loaders(run, {'train': images(116)}, best_device())['train']
+    plain, graph = (new_training(replace(run, speed=speed), (1, 8, 8), 4, SHOWN) for speed in ('auto', 'graph'))
+    device.waits.clear()
+    for one in plain, graph, plain, graph:
+        train_epoch(one, loader)
+    assert not device.waits and device.calls['replay'] == 4
+    for name in 'classifier', 'loss':
+        parts = [getattr(one, name).state_dict() for one in (plain, graph)]
+        assert all(torch.equal(a, b) for a, b in zip(*(part.values() for part in parts), strict=True))
+
+
+def test_a_graph_refuses_to_wait(device):
+    """As CUDA does: no number is read back, and none comes from the CPU, while a graph is recorded."""
+    x = torch.ones(3).to('cuda')
+    for wrong in lambda: x.sum().item(), lambda: x.nonzero(), lambda: torch.ones(3).to('cuda'), lambda: x[x > 0]:
+        with pytest.raises(RuntimeError, match='stream is capturing'), torch.cuda.graph(torch.cuda.CUDAGraph()):
+            wrong()
+    with torch.cuda.graph(graph := torch.cuda.CUDAGraph()):
+        x.add_(1)
+    assert x.sum() == 3
+    graph.replay()
+    assert x.sum() == 6
+
+
 def test_a_run_from_start_to_attacks(device, tmp_path, monkeypatch):
-    """Trained, stopped in an epoch, continued, measured again to the bit, and attacked by every attack."""
+    """Trained, stopped in an epoch, continued on another kind of GPU, which is noticed, measured again to the bit, and
+    attacked by every attack."""
     run, stop = replace(SMALL, store_latents=True), []
     monkeypatch.setattr(training, 'LONG_EPOCH', -1)
 
@@ -125,7 +159,10 @@ def test_a_run_from_start_to_attacks(device, tmp_path, monkeypatch):
 
     with pytest.raises(Stopped):
         train(run, tmp_path, say=say)
-    numbers = train(run, tmp_path)
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda *_: 'another')
+    numbers, folder = train(run, tmp_path), run_folder(run, tmp_path)
+    assert 'simulated, then another' in read_progress(folder)['notes'][0]
+    assert read_json(folder / 'run.json')['device'] == 'simulated, then another'
     assert {m.column for m in MEASURES.values()} <= numbers.keys()
     again = restored.measure_run(run, results_dir=tmp_path)
     assert again == pytest.approx(numbers, rel=0, abs=0, nan_ok=True)
