@@ -445,34 +445,6 @@ def test_hidden_folders_are_no_classes(tmp_path):
     assert load_data('folder:pets', tmp_path).classes == ('a', 'b')
 
 
-def empty_class(pets):
-    (pets / 'train' / 'empty').mkdir()
-
-
-def image_outside(pets):
-    shutil.copy(pets / 'train' / 'a' / '0.png', pets / 'train' / 'lost.png')
-
-
-def nested_folder(pets):
-    (pets / 'train' / 'a' / '2021.01').mkdir()
-
-
-def huge_image(pets):
-    Image.new('1', (14000, 14000)).save(pets / 'train' / 'a' / '0.png')
-
-
-@pytest.mark.parametrize(
-    'spoil, words', [(empty_class, 'empty holds no images'), (image_outside, 'lost.png is in no class folder'),
-                     (nested_folder, '2021.01 is a folder in a class folder'),
-                     (huge_image, '0.png has too many pixels')])
-def test_spoiled_folder(spoil, words, tmp_path):
-    """Refused in one sentence that names the file or folder."""
-    write_folder(tmp_path / 'pets', (6, 6))
-    spoil(tmp_path / 'pets')
-    with pytest.raises(UserError, match=words):
-        load_data('folder:pets', tmp_path)
-
-
 def test_file_names_that_are_not_utf8(tmp_path):
     """Such images are read like all others."""
     write_folder(tmp_path / 'pets', (6, 6))

@@ -1,5 +1,5 @@
 """Geometry, codes and their bounds against independent computations: NumPy's explicit sums over pairs, a solver of
-quadratic programmes, brute force over all codes, known distributions."""
+quadratic programmes, brute force over all codes."""
 
 import math
 from itertools import combinations
@@ -12,20 +12,16 @@ from scipy.spatial import cKDTree
 from scipy.special import digamma, gammaln
 
 from binenc.binarity import class_codes, code_entropy, hamming_between, hamming_within, off_code
-from binenc.collapse import class_statistics, trace_quotient
 from binenc.geometry import (
     Layer,
     cdnv,
     class_geometry,
-    confusions_by_distance,
-    decode,
     distance_margin,
     distance_margin_median,
     distance_margins,
     entropy,
     nc4_test,
     nc4_train,
-    nearest_code_accuracy,
     one_vs_rest,
     self_duality,
     vertex_cosine,
@@ -56,13 +52,6 @@ def test_class_geometry_equals_explicit_sums(shape):
     cosines = (means * corners).sum(1) / np.linalg.norm(means, axis=1) / np.linalg.norm(corners, axis=1)
     assert vertex_cosine(geometry) == pytest.approx(cosines.mean(), rel=1e-9)
     assert vertex_spread(geometry) == pytest.approx(np.abs(means).std() / np.abs(means).mean(), rel=1e-9)
-
-
-def test_trace_quotient_equals_explicit_matrices():
-    z, y = clouds(1, 7, 20, 3000)
-    within = np.mean([np.cov(z[y == c].T.astype(float)) for c in np.unique(y)], axis=0)
-    means = np.stack([z[y == c].astype(float).mean(0) for c in np.unique(y)]) - z.astype(float).mean(0)
-    assert trace_quotient(class_statistics(z, y)) == pytest.approx(np.trace(within) / (means**2).sum() * 7, rel=1e-4)
 
 
 def layer_of(z, y, z_test, y_test, weight):
@@ -188,22 +177,6 @@ def test_codes_equal_explicit_pairs(classes, nodes):
     assert hamming_between(codes) == pytest.approx(np.mean(between))
     _, counts = np.unique(bits, axis=0, return_counts=True)
     assert code_entropy(z) == pytest.approx(-(counts / 300 * np.log2(counts / 300)).sum(), rel=1e-9)
-
-
-def test_nearest_code_equals_a_draw_among_the_nearest():
-    z, y = clouds(5, 8, 4, 800, noise=1.0)
-    codes, r = class_codes(z[:500], y[:500]), np.random.default_rng(0)
-    pred = r.permutation(y[500:])
-    decoding = decode(codes, torch.tensor(z[500:]), torch.tensor(y[500:]), torch.tensor(pred))
-    apart = ((z[500:] > 0)[:, None] != codes.bits.numpy()).sum(2)
-    drawn = [(codes.classes.numpy()[(apart + 0.5 * r.random(apart.shape)).argmin(1)] == y[500:]).mean()
-             for _ in range(2000)]
-    assert nearest_code_accuracy(decoding) == pytest.approx(np.mean(drawn), abs=2e-3)
-    mistakes, pairs = confusions_by_distance(decoding)
-    assert mistakes.sum() == (pred != y[500:]).sum() and pairs.sum() == 8 * 7 / 2
-    place = dict(zip(codes.classes.tolist(), codes.bits.numpy()))
-    by_hand = np.bincount([(place[a] != place[b]).sum() for a, b in zip(y[500:], pred) if a != b], minlength=5)
-    assert mistakes.tolist() == by_hand.tolist()
 
 
 @pytest.mark.parametrize('z', [np.zeros((60, 3)), np.ones((60, 3)), np.tile([[1.0, -1.0, 0.0]], (60, 1))])
