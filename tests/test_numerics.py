@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from binenc.collapse import collapse_metrics
-from binenc.data import stratified
 from binenc.errors import UserError
 from binenc.figures import StoredResults, latents_of
 from binenc.models import build_classifier
@@ -92,15 +91,6 @@ def test_deepfool_in_double_precision():
     """The precision is the model's."""
     torch.manual_seed(0)
     assert deepfool(torch.nn.Linear(6, 4).double().eval(), torch.randn(5, 6).double()).fooled.all()
-
-
-def test_no_part_loses_a_class():
-    """Four images of a class are too few for a tenth of them."""
-    labels = torch.tensor([0] * 500 + [1] * 496 + [2] * 4)
-    with pytest.raises(UserError, match='smallest class'):
-        stratified(labels, 100, 0, 'val_fraction=0.1')
-    _, drawn = stratified(labels, 250, 0, 'val_fraction=0.25')
-    assert labels[drawn].unique().tolist() == [0, 1, 2]
 
 
 def test_difference_of_rounding_is_none():
