@@ -15,7 +15,6 @@ from binenc.binarity import (
     predict_by_code,
     unpacked_bits,
 )
-from binenc.geometry import decode, nearest_code_accuracy
 
 CUBE = torch.cartesian_prod(*[torch.tensor([-1., 1.])] * 4)
 
@@ -65,14 +64,3 @@ def test_soft_distance_is_the_cosine():
     assert code_score(z, codes).equal(code_distances(z, codes, soft=True).amin(1))
     own = torch.arange(30) % 16
     assert code_score(z, codes, own, soft=False).equal(hamming(bits(z), codes.bits)[torch.arange(30), own])
-
-
-def test_decoding_without_labels():
-    """The distances are there; the accuracy says what it needs."""
-    codes = class_codes(CUBE[:10], torch.arange(10))
-    decoding = decode(codes, CUBE)
-    assert decoding.distance.equal(code_distances(CUBE, codes)) and decoding.y is None
-    with pytest.raises(ValueError, match='this needs y'):
-        nearest_code_accuracy(decoding)
-    with pytest.raises(ValueError, match='4 bits'):
-        code_distances(CUBE[:, :3], codes)

@@ -9,10 +9,9 @@ from binenc.errors import UserError
 from binenc.figures import StoredResults, latents_of
 from binenc.models import build_classifier
 from binenc.reliability import mahalanobis_auroc
-from binenc.robustness import deepfool, linearise
+from binenc.robustness import linearise
 from binenc.run import Run
 from binenc.schedules import gamma_at
-from binenc.statistics import compare
 from helpers import REPO
 from test_reference_values import explicit_collapse
 
@@ -85,18 +84,6 @@ def test_gradients_of_a_cosine_head():
     logits = model(inputs)[0]
     wanted = torch.autograd.grad((logits[:, 4] - logits[:, 0]).sum(), inputs)[0].flatten(1)
     assert torch.allclose(found[:, 3], wanted, rtol=1e-4, atol=1e-5)
-
-
-def test_deepfool_in_double_precision():
-    """The precision is the model's."""
-    torch.manual_seed(0)
-    assert deepfool(torch.nn.Linear(6, 4).double().eval(), torch.randn(5, 6).double()).fooled.all()
-
-
-def test_difference_of_rounding_is_none():
-    """0.1 + 0.2 is 0.3, six times."""
-    c = compare([0.1 + 0.2] * 6, [0.3] * 6)
-    assert (c.difference.mean, c.p) == (0, 1)
 
 
 def test_knee_that_is_a_power():
