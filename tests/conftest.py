@@ -137,8 +137,7 @@ def compute(folder):
 # What takes longest comes first, so that processes side by side end at about the same time.
 LONG = (
     'test_sample', 'test_command_stopped_in_every_way', 'test_sweep_interrupted_and_continued',
-    'test_sweep_says_what_it_does', 'test_a_measure', 'test_full_disk',
-    'test_an_arm', 'test_a_schedule_and_a_field', 'test_a_data_set', 'test_damaged_metrics',
+    'test_what_each_extension_changes', 'test_sweep_says_what_it_does', 'test_full_disk', 'test_damaged_metrics',
     'test_figures_without_the_runs', 'test_precision.py', 'test_package.py', 'test_attacks.py', 'test_protocols.py',
     'test_two_jobs_on_one_run', 'test_killed_before_any_rename', 'test_report.py', 'test_torture.py',
 )
