@@ -15,34 +15,14 @@ from filelock import FileLock
 from xdist.scheduler import LoadScopeScheduling
 
 from binenc.run import Run
-from helpers import BINENC, REPO, TINY, environment, run_notebook_here, settings
+from helpers import TINY, environment, run_notebook_here, settings
 
 torch.set_num_threads(1)  # a process with threads may not be forked, and several tests run side by side
 EXPERIMENT = dict(experiment='tiny', replicate='0,1', lr='1e-3', **TINY)
 
 
-def call(*words, cwd, **options):
-    """`binenc WORDS` in a process of its own, ended; output and errors as text."""
-    return subprocess.run(
-        [BINENC, *map(str, words)],
-        cwd=cwd,
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        **options,
-    )
-
-
-@pytest.fixture(scope='session')
-def binenc():
-    """Runs the command as a user does: `binenc('status', 'tiny', cwd=folder)`."""
-    return call
-
-
 def caller(monkeypatch):
-    """As `call`, but in this process, which spares the seconds in which a new one imports torch."""
+    """As `helpers.call`, but in this process, which spares the seconds in which a new one imports torch."""
     from binenc.commands import main
 
     for name, value in environment().items():
@@ -63,7 +43,7 @@ def caller(monkeypatch):
 
 @pytest.fixture
 def command(monkeypatch):
-    """As `binenc`, but in this process."""
+    """Runs the command as a user does, but in this process: `command('status', 'tiny', cwd=folder)`."""
     return caller(monkeypatch)
 
 
@@ -177,15 +157,3 @@ def copy(finished, tmp_path):
     """A copy of `finished`, to be changed."""
     shutil.copytree(finished, tmp_path / 'copy')
     return tmp_path / 'copy'
-
-
-@pytest.fixture(scope='session')
-def tracked():
-    """Every file of the repository that git tracks or would track."""
-    listed = subprocess.run(
-        ['git', '-C', REPO, 'ls-files', '--cached', '--others', '--exclude-standard'],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return [path for name in sorted(set(listed.stdout.splitlines())) if (path := Path(REPO, name)).is_file()]

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
 
 from binenc.run import Run
@@ -62,6 +61,20 @@ def start(*words, cwd, **options):
     )
 
 
+def call(*words, cwd, **options):
+    """`binenc WORDS` in a process of its own, ended; output and errors as text."""
+    process = start(*words, cwd=cwd, **options)
+    out, errors = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(words, process.returncode, out, errors)
+
+
+def tracked(*below):
+    """Every file of the repository, or of parts of it, that git tracks or would track, by its name there."""
+    listed = subprocess.check_output(
+        ['git', '-C', REPO, 'ls-files', '-z', '--cached', '--others', '--exclude-standard', *below])
+    return sorted({name for name in os.fsdecode(listed).split('\0') if (REPO / name).is_file()})
+
+
 def stored(run, results):
     """The bytes of everything that a finished run stores."""
     folder = run_folder(run, results)
@@ -94,11 +107,6 @@ def read_until(process, beginning):
         if line.startswith(beginning):
             return lines
     raise AssertionError(f'no line {beginning!r} in {"".join(lines)}{process.stderr.read()}')
-
-
-def run_of(folder):
-    """The run that a folder's run.json describes."""
-    return Run(**json.loads((Path(folder) / 'run.json').read_text(encoding='utf-8'))['run'])
 
 
 # a process that is to be killed is forked from a server that has imported torch, which takes seconds
@@ -155,35 +163,24 @@ def exit_with_threads(run, results):
     sys.exit(torch.get_num_threads())
 
 
-def run_notebook_here(name, output, parameters):
-    """Execute a notebook's code in this process, as papermill does in a kernel; keeps no executed copy."""
-    from matplotlib import pyplot
-
-    from binenc.execute import notebook_path
-
-    names = {'__name__': '__notebook__'}
-    for cell in json.loads(notebook_path(name).read_text(encoding='utf-8'))['cells']:
-        if cell['cell_type'] != 'code':
-            continue
-        exec(compile(''.join(cell['source']), name, 'exec'), names)
-        if 'parameters' in cell['metadata'].get('tags', []):
-            names |= parameters
-    pyplot.close('all')
-
-
 def describe(run):
     """The fields of a run that are not the default, for the names of tests."""
     default = asdict(Run())
     return ' '.join(f'{name}={value}' for name, value in asdict(run).items() if value != default[name])
 
 
-@cache
-def definitions_of(name):
-    """What the code of a notebook defines, executed as a module and not as the program."""
+def run_notebook_here(name, output, parameters, called='__notebook__'):
+    """Execute a notebook's code in this process, as papermill does in a copy; keeps no executed one. Returns what its
+    code defines."""
+    from matplotlib import pyplot
+
     from binenc.execute import notebook_path
 
-    names = {'__name__': name}
+    names = {'__name__': called}
     for cell in json.loads(notebook_path(name).read_text(encoding='utf-8'))['cells']:
         if cell['cell_type'] == 'code':
             exec(compile(''.join(cell['source']), name, 'exec'), names)
+        if 'parameters' in cell['metadata'].get('tags', []):
+            names |= parameters
+    pyplot.close('all')
     return names

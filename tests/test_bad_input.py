@@ -20,7 +20,7 @@ from binenc.models import build_classifier
 from binenc.run import Run
 from binenc.store import run_folder
 from binenc.training import train
-from helpers import TINY, contents, read_until, settings, start, stored
+from helpers import TINY, call, contents, read_until, settings, start, stored
 
 FAST = settings(**TINY)
 
@@ -286,10 +286,10 @@ def small_files():
     resource.setrlimit(resource.RLIMIT_FSIZE, (16384, 16384))
 
 
-def test_full_disk(binenc, command, tmp_path):
+def test_full_disk(command, tmp_path):
     """Says that there is no room; with room again the run continues to the same bytes."""
     run = Run(**TINY)
-    done = binenc('run', *FAST, cwd=tmp_path, preexec_fn=small_files)
+    done = call('run', *FAST, cwd=tmp_path, preexec_fn=small_files)
     refused(done, 'cannot write', 'make room')
     assert {path.name for path in run_folder(run, tmp_path / 'results').path.iterdir()} <= {'.guard', 'run.json'}
     assert command('run', *FAST, cwd=tmp_path).returncode == 0

@@ -9,7 +9,7 @@ import sys
 import pandas as pd
 import pytest
 
-from helpers import BINENC, REPO, TINY, environment, settings
+from helpers import BINENC, REPO, TINY, environment, settings, tracked
 
 PAGE = json.loads((REPO / 'nbs' / 'extend.ipynb').read_text(encoding='utf-8'))
 PART = re.compile(r'## An? (\w+(?: set)?)\n(.*)', re.S)
@@ -83,8 +83,7 @@ SAID = [['sweep', 'demo', *settings(**VALUES)], ['figures', 'extended'], ['statu
 def repo(tmp_path_factory):
     """A copy of the repository, what git tracks or would track, with all extensions."""
     repo = tmp_path_factory.mktemp('extended') / 'repo'
-    listed = subprocess.check_output(['git', '-C', REPO, 'ls-files', '--cached', '--others', '--exclude-standard'])
-    for name in filter(lambda name: (REPO / name).is_file(), listed.decode().splitlines()):
+    for name in tracked():
         (repo / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REPO / name, repo / name)
     for block in [block for kind in PARTS for block in blocks(kind)]:

@@ -17,8 +17,9 @@ from binenc.results import select
 from binenc.run import DEFAULTS
 from binenc.store import is_measured, run_folder, runs_with_weights, stored_experiment, stored_numbers
 from binenc.training import device_name, train
+from helpers import REPO, tracked
 
-RESULTS = Path(__file__).parents[1] / 'results'
+RESULTS = REPO / 'results'
 KEPT = sorted(path.parent.name for path in RESULTS.glob('*/experiment.json') if (path.parent / 'runs.csv').exists())
 NO_POINTS = ['cifar10-jpeg-cpu'] # its tables and figures are kept, which were drawn while its points were
 STORED = [name for name in KEPT if stored_experiment(name, RESULTS).settings.get('store_latents', True)]
@@ -68,9 +69,9 @@ def test_complete(experiment):
     assert {'overview', 'codes', 'figure1_binarity', 'figure5_accuracy'} <= names
 
 
-def test_small(tracked):
+def test_small():
     """All that is kept of results takes less than 40 MB, and no file more than 3 MB."""
-    sizes = [path.stat().st_size for path in tracked if path.is_relative_to(RESULTS)]
+    sizes = [Path(REPO, name).stat().st_size for name in tracked('results')]
     assert sizes and sum(sizes) < 40e6 and max(sizes) < 3e6
 
 
