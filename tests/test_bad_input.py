@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from binenc.data import load_data
 from binenc.errors import UserError
 from binenc.experiment import expand
 from binenc.models import build_classifier
@@ -151,11 +152,13 @@ def test_no_internet(command, tmp_path):
 
 @pytest.mark.parametrize('wrong', [None, 3, (1, 8), (4, 8, 8), 'abc', np.ones((3, 3)), torch.randn(60, 4)])
 def test_neither_a_shape_nor_an_experiment(wrong):
-    """One sentence, whatever stands for the shape of an image or the name of an experiment."""
+    """One sentence, whatever stands for the shape of an image, the name of an experiment or of a data set."""
     with pytest.raises(UserError, match='channels, height and width|grey .1. or colour .3.'):
         build_classifier(Run(backbone='resnet8'), wrong, 10)
     with pytest.raises(UserError, match='unknown experiment'):
         expand(wrong)
+    with pytest.raises(UserError, match='^unknown dataset .*choose one of digits'):
+        load_data(wrong)
 
 
 # ---- damaged results
