@@ -14,8 +14,9 @@ import torch
 from filelock import FileLock
 from xdist.scheduler import LoadScopeScheduling
 
+from binenc import locks
 from binenc.run import Run
-from helpers import TINY, environment, run_notebook_here, settings
+from helpers import REPO, TINY, environment, run_notebook_here, settings
 
 torch.set_num_threads(1)  # a process with threads may not be forked, and several tests run side by side
 EXPERIMENT = dict(experiment='tiny', replicate='0,1', lr='1e-3', **TINY)
@@ -157,3 +158,28 @@ def copy(finished, tmp_path):
     """A copy of `finished`, to be changed."""
     shutil.copytree(finished, tmp_path / 'copy')
     return tmp_path / 'copy'
+
+
+@pytest.fixture
+def slurm_says(tmp_path, monkeypatch):
+    """Sets what SLURM's commands do, in the shell's words: scripts that answer as they are told. Returns a function
+    that tells what each was asked."""
+    asked = tmp_path / 'asked'
+    asked.touch()
+    (tmp_path / 'bin').mkdir()
+    monkeypatch.setenv('PATH', str(tmp_path / 'bin'), prepend=':')
+    monkeypatch.setenv('BINENC_REPO', str(REPO))
+    for name in 'SLURM_CLUSTERS', 'SBATCH_CLUSTERS':
+        monkeypatch.delenv(name, raising=False)
+
+    def answer(**scripts):
+        for function in locks._states, locks._local_cluster:
+            function.cache_clear()
+        for name in ('sbatch', 'squeue', 'scancel', 'scontrol'):
+            script = tmp_path / 'bin' / name
+            script.write_text(f'#!/bin/sh\necho "{name} $*" >> {asked}\n{scripts.get(name, "")}\n', encoding='utf-8')
+            script.chmod(0o755)
+        return lambda name: [line for line in asked.read_text(encoding='utf-8').splitlines() if line.startswith(name)]
+
+    answer()
+    return answer

@@ -192,28 +192,6 @@ ONE = dict(model='bin_enc', replicate='0,1', lr='1e-3', **TINY)
 RUNS = expand(EXPERIMENTS['demo'].override(**{**TINY, 'model': 'bin_enc', 'replicate': [0, 1], 'lr': [1e-3]}))
 
 
-@pytest.fixture
-def slurm_says(tmp_path, monkeypatch):
-    """Sets what SLURM's commands do, in the shell's words; returns a function that tells what they were asked."""
-    asked = tmp_path / 'asked'
-    asked.touch()
-    (tmp_path / 'bin').mkdir()
-    monkeypatch.setenv('PATH', str(tmp_path / 'bin'), prepend=':')
-    monkeypatch.setenv('BINENC_REPO', str(REPO))
-    for name in 'SLURM_CLUSTERS', 'SBATCH_CLUSTERS':
-        monkeypatch.delenv(name, raising=False)
-
-    def answer(**scripts):
-        for name in ('sbatch', 'squeue', 'scancel', 'scontrol'):
-            script = tmp_path / 'bin' / name
-            script.write_text(f'#!/bin/sh\necho "{name} $*" >> {asked}\n{scripts.get(name, "")}\n', encoding='utf-8')
-            script.chmod(0o755)
-        return lambda name: [line for line in asked.read_text(encoding='utf-8').splitlines() if line.startswith(name)]
-
-    answer()
-    return answer
-
-
 ARRAY = 'case "$*" in *--array*) {} ;; *) {} ;; esac'
 
 
