@@ -110,7 +110,7 @@ def test_reading_beside_a_writer(tmp_path):
     contents = [f'{i}'.encode() * 2000 for i in range(2)]
     write_stored(tmp_path, {'a.csv': contents[0]}, adopt=('*.csv',))
     with ThreadPoolExecutor(1) as writer:
-        writing = [writer.submit(write_stored, tmp_path, {'a.csv': contents[i % 2]}) for i in range(200)]
+        writing = [writer.submit(write_stored, tmp_path, {'a.csv': contents[i % 2]}) for i in range(50)]
         while not writing[-1].done():
             assert read_stored(tmp_path / 'a.csv') in contents
 
