@@ -125,25 +125,6 @@ def test_a_start_that_rounding_put_inside(digits):
     assert (found < length(starts[0, :5])).all()
 
 
-def test_hop_skip_jump_is_as_good_as_foolbox(digits):
-    """On the same images, from the same starts, one image at a time there: foolbox normalises over its batch."""
-    foolbox = pytest.importorskip('foolbox')
-    model, x, y, starts = digits
-    x, y, starts = x[:3], y[:3], starts[0, :3]
-    low, high = x.min() - 1, x.max() + 1  # foolbox clips to the range from 0 to 1
-    ours = length(hop_skip_jump(model, x, y, starts, generators(torch.arange(3), 0), 2500))
-    assert (ours < length(starts)).all()
-    torch.manual_seed(0)
-    attack = foolbox.attacks.HopSkipJumpAttack(steps=10)
-    unit = Wrapped(lambda v: model(low + (high - low) * v))
-    fmodel = foolbox.PyTorchModel(unit, bounds=(0, 1), device='cpu')
-    scaled = (x - low) / (high - low)
-    at = (x + 1.02 * starts - low) / (high - low)  # clearly across the boundary, whatever rounding does
-    theirs = torch.cat([attack.run(fmodel, scaled[i : i + 1], y[i : i + 1], starting_points=at[i : i + 1])
-                        for i in range(3)])
-    assert ours.mean() < 1.1 * length((theirs - scaled) * (high - low)).mean()
-
-
 @pytest.mark.parametrize('mask', [staircase, saturated])
 def test_masked_gradients_fool_deepfool_but_not_the_minimum(mask, results, monkeypatch):
     """DeepFool finds nothing and reports a robust network. The minimum over attacks finds perturbations of about the

@@ -11,7 +11,6 @@ from scipy.optimize import minimize
 from scipy.spatial import cKDTree
 from scipy.special import digamma, gammaln
 
-from binenc.binarity import class_codes, code_entropy, hamming_between, hamming_within, off_code
 from binenc.geometry import (
     Layer,
     cdnv,
@@ -161,22 +160,6 @@ def test_entropy_equals_a_tree_of_neighbours(nodes, samples):
     ball = nodes / 2 * math.log(math.pi) - gammaln(nodes / 2 + 1)
     expected = digamma(samples) - digamma(20) + ball + nodes * np.log(nearest).mean()
     assert entropy(z) == pytest.approx(expected / nodes, rel=1e-6, abs=1e-6)
-
-
-@pytest.mark.parametrize('classes, nodes', [(4, 3), (10, 6), (5, 40)])
-def test_codes_equal_explicit_pairs(classes, nodes):
-    z, y = clouds(4, classes, nodes, 300, noise=0.8)
-    bits, codes = z > 0, class_codes(z, y)
-    own = [codes.bits.numpy()[list(codes.classes).index(c)] for c in y]
-    assert off_code(codes) == pytest.approx((bits != own).any(1).mean())
-    apart = (bits[:, None] != bits[None]).mean(2)
-    means = {(a, b): apart[np.ix_(y == a, y == b)] for a in np.unique(y) for b in np.unique(y)}
-    within = [m.sum() / (len(m) * (len(m) - 1)) for (a, b), m in means.items() if a == b]
-    between = [m.mean() for (a, b), m in means.items() if a < b]
-    assert hamming_within(codes) == pytest.approx(np.mean(within))
-    assert hamming_between(codes) == pytest.approx(np.mean(between))
-    _, counts = np.unique(bits, axis=0, return_counts=True)
-    assert code_entropy(z) == pytest.approx(-(counts / 300 * np.log2(counts / 300)).sum(), rel=1e-9)
 
 
 @pytest.mark.parametrize('z', [np.zeros((60, 3)), np.ones((60, 3)), np.tile([[1.0, -1.0, 0.0]], (60, 1))])

@@ -109,24 +109,6 @@ def interrupted(half, tiny, tmp_path):
     return tmp_path / 'half', run_folder(tiny, tmp_path / 'half')
 
 
-@pytest.mark.parametrize('kept, names, epoch', [(-500, [CHECKPOINT], 2), (0, [CHECKPOINT, PREVIOUS], 0)])
-def test_damaged_checkpoints(kept, names, epoch, interrupted, tiny, trained, capsys):
-    """They are named; the checkpoint before is used, or the run starts again. Seconds go on, and a damaged file that
-    only informs people costs no result."""
-    results, folder = interrupted
-    before = read_json(folder / 'progress.json')['seconds']['training']
-    for name in names:
-        (folder / name).write_bytes((folder / name).read_bytes()[:kept])
-    if not epoch:
-        (folder / 'progress.json').write_text('{"epoch": 3, "epo', encoding='utf-8')
-    train(tiny, results)
-    said = capsys.readouterr().out
-    assert all(f'{folder / name} is damaged' in said for name in names)
-    assert ('continues after epoch 2' if epoch else 'starts again') in said
-    assert stored(tiny, results) == stored(tiny, trained)
-    assert not epoch or read_json(folder / 'progress.json')['seconds']['training'] > before
-
-
 def test_any_flipped_bit_is_noticed_or_harmless(interrupted, tiny):
     """A checkpoint with one bit turned is refused, or what is read from it is what was written."""
     path, refused = interrupted[1] / CHECKPOINT, 0

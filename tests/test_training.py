@@ -8,7 +8,6 @@ from importlib.metadata import version
 from itertools import product
 
 import pytest
-import torch
 
 from binenc.arms import ARMS
 from binenc.data import load_splits, make_loaders
@@ -17,10 +16,9 @@ from binenc.files import read_json
 from binenc.locks import Owned, acquire
 from binenc.measures import AT_THE_END, EACH_SPLIT, MEASURES
 from binenc.measures import GROUPED as BY_CLASS
-from binenc.models import build_classifier, compression_loss
 from binenc.run import Run
 from binenc.store import read_history, run_folder
-from binenc.training import LONG_EPOCH, WayBack, build_optimizer, new_training, prepare, train, train_epoch
+from binenc.training import LONG_EPOCH, WayBack, new_training, prepare, train, train_epoch
 from helpers import REPO, STORED, TINY, exit_with_threads, in_process, stored
 
 ONE = Run(**{**TINY, 'epochs': 1, 'log_every': 1, 'train_images': 300, 'batch_size': 50})
@@ -45,7 +43,8 @@ def test_gamma_of_every_epoch_is_recorded(tmp_path):
 
 # each arm once, and each backbone in each precision
 EACH = [*((model, 'convnet', ('fp32', 'bf16')[i % 2]) for i, model in enumerate(ARMS)),
-        *product(['bin_enc'], ('resnet8', 'mlp'), ('fp32', 'bf16')), ('bin_enc', 'convnet', 'bf16')]
+        *product(['bin_enc'], ('resnet8', 'mlp'), ('fp32', 'bf16')), ('bin_enc', 'convnet', 'bf16'),
+        ('bin_enc', 'resnet18', 'bf16')]
 
 
 @pytest.mark.parametrize('model, backbone, precision', EACH)
@@ -60,31 +59,6 @@ def test_every_model_yields_every_metric(model, backbone, precision, tmp_path):
     unknown = {name for name, value in metrics.items() if not math.isfinite(value)}
     assert unknown <= undefined | {'confusion_distance'}
     assert metrics['test_accuracy'] > 0.05 and 0 <= metrics['mahalanobis_auroc'] <= 1
-
-
-@pytest.mark.parametrize(
-    'model, backbone, classes, width, precision',
-    [('bin_enc', 'resnet18', 10, 4, 'bf16'), ('no_pen', 'resnet18', 10, 512, 'fp32'),
-     ('no_pen', 'resnet50', 100, 2048, 'fp32')],
-)
-def test_large_networks_take_a_step(model, backbone, classes, width, precision):
-    """Forward, backward and update at 32 x 32: shapes, and a smaller loss on the same images."""
-    run = Run(model=model, backbone=backbone, nodes=4, precision=precision, lr=1e-4)
-    torch.manual_seed(0)
-    classifier = build_classifier(run, (3, 32, 32), classes).train()
-    optimizer = build_optimizer(run, classifier, torch.nn.Identity())
-    x, y = torch.randn(4, 3, 32, 32), torch.arange(4)
-    losses = []
-    for _ in range(2):
-        logits, z = classifier(x)
-        assert logits.shape == (4, classes) and z.shape == (4, width) and z.dtype == logits.dtype == torch.float32
-        loss = torch.nn.functional.cross_entropy(logits, y) + 0.01 * compression_loss(z)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in classifier.parameters())
-    assert losses[1] < losses[0]
 
 
 @pytest.mark.parametrize('optimizer', ['adamw', 'sgd'])
