@@ -119,11 +119,12 @@ def compute(folder):
 LONG = (
     'test_sample', 'test_command_stopped_in_every_way', 'test_sweep_interrupted_and_continued',
     'test_what_each_extension_changes', 'test_sweep_says_what_it_does', 'test_full_disk', 'test_damaged_metrics',
-    'test_figures_without_the_runs', 'test_precision.py', 'test_package.py', 'test_attacks.py', 'test_protocols.py',
-    'test_two_jobs_on_one_run', 'test_killed_before_any_rename', 'test_report.py', 'test_torture.py',
+    'test_figures_without_the_runs', 'test_bf16_gives_what_fp32_gives', 'test_package.py', 'test_attacks.py',
+    'test_protocol_trains', 'test_two_jobs_on_one_run', 'test_killed_before_any_rename', 'test_report.py',
+    'test_torture.py',
 )
 # The tests of these files share what takes long to make, and run in one process.
-TOGETHER = ('test_package.py', 'test_precision.py', 'test_report.py')
+TOGETHER = ('test_package.py', 'test_report.py')
 
 
 class OneByOne(LoadScopeScheduling):

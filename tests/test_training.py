@@ -1,21 +1,28 @@
-"""Every model trains on every backbone and precision; the same run is the same to the bit."""
+"""Every model trains on every backbone and precision, and so do the later versions' protocols; the same run is the same
+to the bit; bf16 in the backbone gives the codes that fp32 gives, and numbers that differ no more than replicates do."""
 
 import math
 import platform
+import shutil
 import subprocess
 from dataclasses import replace
 from importlib.metadata import version
 from itertools import product
 
 import pytest
+import torch
 
 from binenc.arms import ARMS
 from binenc.data import load_splits, make_loaders
+from binenc.errors import UserError
 from binenc.evaluation import evaluate
+from binenc.experiment import EXPERIMENTS, expand
 from binenc.files import read_json
 from binenc.locks import Owned, acquire
 from binenc.measures import AT_THE_END, EACH_SPLIT, MEASURES
 from binenc.measures import GROUPED as BY_CLASS
+from binenc.restored import load_run
+from binenc.results import collect
 from binenc.run import Run
 from binenc.store import read_history, run_folder
 from binenc.training import LONG_EPOCH, WayBack, new_training, prepare, train, train_epoch
@@ -123,3 +130,59 @@ def test_a_long_epoch_gives_signs_of_life(tmp_path):
     back.looked.since -= LONG_EPOCH + 1
     with pytest.raises(Owned, match='was taken over by another process'):
         back.look()
+
+
+# a metric, and a difference of it that is none
+METRICS = dict(test_accuracy=0.01, train_accuracy=0.01, train_peaks_distance_mean=0.0, train_score=0.0, train_stds=0.0)
+
+
+def test_bf16_gives_what_fp32_gives(tmp_path):
+    """The demo's BinEnc: ten classes, ten codes, and almost all images on the code of their class. Each number is less
+    than five deviations of a difference from the mean of the stored replicates in fp32, which estimate it loosely."""
+    runs = expand('demo', model='bin_enc', lr=2e-3)
+    full = collect('demo', REPO / 'results').set_index('id').loc[[run.id for run in runs]]
+    assert (full.precision == 'fp32').all() and len(full) == 3
+    low = train(replace(runs[0], precision='bf16', deepfool_images=0, store_latents=False, log_every=300), tmp_path)
+    for metrics in low, *full.to_dict('records'):
+        assert metrics['train_distinct_codes'] == 10 and metrics['train_same_encoding_fraction'] > 0.98
+    for metric, least in METRICS.items():
+        error = full[metric].std() * (1 + 1 / len(full))**0.5
+        assert abs(low[metric] - full[metric].mean()) < max(5 * error, least), metric
+    assert low['train_loss'] not in [*full.train_loss], 'the same training'
+
+
+def test_tf32_is_measured_without_a_gpu(trained, tmp_path):
+    """A network trained in TF32 elsewhere can be loaded anywhere: measuring is in float32. Training it cannot be."""
+    run = Run(**TINY)
+    there = replace(run, precision='tf32')
+    kept = tmp_path / there.experiment / 'weights' / f'{there.id}.safetensors'
+    kept.parent.mkdir(parents=True)
+    shutil.copy(run_folder(run, trained).path / 'weights.safetensors', kept)
+    weights = [part.classifier.state_dict() for part in (load_run(run, trained), load_run(there, tmp_path))]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match='tf32 needs a GPU'):
+            train(there, tmp_path)
+
+
+PROTOCOLS = [name for name in EXPERIMENTS if name.rpartition('-')[2] in ('rebuttal', 'iclr', 'lpc')]
+SMALL = dict(dataset='digits', train_images=100, epochs=2, log_every=2, precision='fp32', deepfool_images=0)
+
+
+def test_protocols_are_planned_and_submitted(command, tmp_path):
+    """Three data sets for two versions, two for the last; every run of the grid is in the arrays that would be sent."""
+    assert len(PROTOCOLS) == 8
+    for name in PROTOCOLS:
+        wide, *_ = expand(name, model='bin_enc_wide')
+        assert wide.nodes == EXPERIMENTS[name].own['bin_enc_wide']['nodes']
+        done = command('submit', name, '--dry-run', '--results', tmp_path / 'results', cwd=REPO)
+        assert done.returncode == 0, done.stderr
+        assert f'--array=0-{len(expand(name)) - 1} ' in done.stdout
+
+
+@pytest.mark.parametrize('name', ['cifar10-iclr', 'cifar10-lpc'])
+def test_protocol_trains(name, tmp_path):
+    """Its network, schedules and wide arm, for two epochs on a hundred digits. That of the rebuttal is the first."""
+    settings = SMALL | (dict(lr_from=1) if name.endswith('lpc') else {})
+    run, *_ = expand(name, model='bin_enc_wide', replicate=0, **settings)
+    assert train(run, tmp_path)['train_accuracy'] > 0.05 and run_folder(run, tmp_path).metrics is not None
