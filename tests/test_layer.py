@@ -57,8 +57,7 @@ def saved(what, save, load):
 
 
 def same(results, expected):
-    for result, wanted in zip(results, expected, strict=True):
-        torch.testing.assert_close(result, wanted)
+    torch.testing.assert_close([*results], [*expected])
 
 
 @HEADS
@@ -162,8 +161,7 @@ def test_vmap_over_networks_and_images():
     grads = torch.vmap(torch.func.grad(loss), (None, 0, 0))(weights, X, Y)
     logits, z = model(X)
     (F.cross_entropy(logits, Y) + compression_loss(z)).backward()
-    for name, p in model.named_parameters():
-        torch.testing.assert_close(grads[name].mean(0), p.grad)
+    same([grads[name].mean(0) for name, _ in model.named_parameters()], [p.grad for p in model.parameters()])
 
 
 @HEADS
@@ -195,8 +193,7 @@ def test_old_checkpoints_load():
     old = {'penultimate.0.weight': first.weight, 'penultimate.0.bias': first.bias,
            'output.weight': last.weight, 'output.bias': last.bias}
     assert list(model.state_dict()) == list(old)
-    for name, value in model.state_dict().items():
-        assert torch.equal(value, old[name])
+    assert all(torch.equal(value, old[name]) for name, value in model.state_dict().items())
     model.load_state_dict(old)
     z = F.linear(X, first.weight, first.bias)
     assert torch.equal(model(X)[0], F.linear(z, last.weight, last.bias))
