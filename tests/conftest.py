@@ -16,7 +16,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 from binenc import locks
 from binenc.run import Run
-from helpers import REPO, TINY, environment, run_notebook_here, settings
+from helpers import REPO, STARTED, TINY, environment, run_notebook_here, settings
 
 torch.set_num_threads(1)  # a process with threads may not be forked, and several tests run side by side
 EXPERIMENT = dict(experiment='tiny', replicate='0,1', lr='1e-3', **TINY)
@@ -40,6 +40,14 @@ def caller(monkeypatch):
         return subprocess.CompletedProcess(words, code, out.getvalue(), errors.getvalue())
 
     return here
+
+
+@pytest.fixture(autouse=True)
+def processes_end():
+    """Also where a test fails: a command that was to be interrupted would go on for ever."""
+    yield
+    while STARTED:
+        STARTED.pop().kill()
 
 
 @pytest.fixture

@@ -10,6 +10,9 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+from PIL import Image
+
 from binenc.run import Run
 from binenc.store import run_folder
 
@@ -47,18 +50,14 @@ def environment():
     return {**os.environ, **nowhere, 'OMP_NUM_THREADS': '1', 'PYTHONUNBUFFERED': '1'}
 
 
+STARTED = []  # processes of the test that runs
+
+
 def start(*words, cwd, **options):
-    """`binenc WORDS` as a running process, its output in pipes."""
-    return subprocess.Popen(
-        [BINENC, *map(str, words)],
-        cwd=cwd,
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
+    """`binenc WORDS` as a running process, its output in pipes; it does not outlive the test."""
+    STARTED.append(subprocess.Popen([BINENC, *map(str, words)], cwd=cwd, env=environment(), text=True, **options,
+                                    stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+    return STARTED[-1]
 
 
 def call(*words, cwd, **options):
@@ -73,6 +72,20 @@ def tracked(*below):
     listed = subprocess.check_output(
         ['git', '-C', REPO, 'ls-files', '-z', '--cached', '--others', '--exclude-standard', *below])
     return sorted({name for name in os.fsdecode(listed).split('\0') if (REPO / name).is_file()})
+
+
+def write_images(folder, images, names):
+    """One file each, whose folders are made."""
+    for image, name in zip(images, names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / name)
+
+
+def image_folder(folder, shape=(8, 8), classes='abc', each=8):
+    """Images of noise in train/ and test/, with a folder per class. Returns the folder."""
+    names = [f'{split}/{name}/{i}.png' for split in ('train', 'test') for name in classes for i in range(each)]
+    write_images(folder, np.random.default_rng(0).integers(0, 256, (len(names), *shape), np.uint8), names)
+    return folder
 
 
 def stored(run, results):

