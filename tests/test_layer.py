@@ -6,6 +6,7 @@ Needs nothing but the core (torch, numpy, scipy, scikit-learn), so that it also 
 import copy
 import io
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -225,7 +226,8 @@ def test_gamma_goes_on_where_a_checkpoint_was(every):
     whole, stopped, resumed = (GammaSchedule(1e-3, 4000, every=every) for _ in range(3))
     for number in range(4000 // every):
         if number == 1000 // every:
-            resumed.load_state_dict(saved(stopped.state_dict(), torch.save, torch.load))
+            load = partial(torch.load, weights_only=True)
+            resumed.load_state_dict(saved(stopped.state_dict(), torch.save, load))
         going = stopped if number < 1000 // every else resumed
         going.step()
         whole.step()
