@@ -1,19 +1,18 @@
 """Which small changes of the library do the tests notice? python .ci/mutants.py [--only N] [--jobs N] [--at COMMIT].
 
-The changes stand in mutants.json, drawn once (--draw SEED) and then kept: each is put into a copy of the repository,
-into chapter and module alike, which is tested until something fails: the chapter that defines the function, then the
-test files that name the function or import its module, and for operations the tests from end to end, within a limit of
-CPU time. What fails has to fail a second time, alone, and to pass in a copy without the change. SLURM's tests are left
-out. What is found is stored after each change: the same command continues. A change whose code is gone is not replaced.
-Writes mutants.md; exits with 1 if an earlier commit noticed what this one does not.
+The changes stand in mutants.json. They were drawn once, at commit d1c492e, before any test was cut, and are kept: each
+is put into a copy of the repository, into chapter and module alike, which is tested until something fails: the chapter
+that defines the function, the test that noticed the change before, then the test files that name the function or import
+its module, and for operations the tests from end to end, within a limit of CPU time. What fails has to fail a second
+time, alone, and to pass in a copy without the change. SLURM's tests are left out. What is found is stored after each
+change: the same command continues. Where code was rewritten, `now` says where the same change belongs today; a change
+whose code is gone is not replaced. Writes mutants.md; exits with 1 if an earlier commit noticed what this one does not.
 """
 
 import argparse
-import ast
 import json
 import os
 import queue
-import random
 import re
 import shutil
 import signal
@@ -22,24 +21,17 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import asdict, fields
+from dataclasses import fields
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 
 import psutil
 
-from mutants_code import Change, changes, functions, put_in
+from mutants_code import Change, put_in
 
 REPO = Path(__file__).parents[1]
 LIST = Path(__file__).with_suffix('.json')
-MODULES = {
-    'science': 'head schedules collapse binarity geometry reliability robustness attacks statistics losses measures '
-               'models evaluation arms run experiment claims',
-    'operations': 'files locks process store checkpoints training launch scheduler submission slurm status console '
-                  'cluster cli datasets image_files data merging results attack_rows measuring',
-}
-NOT_DRAWN = {'execute_notebook', 'own_temporary_folder', 'remove_left_folders'} # sockets: about to go
-EACH = 30       # changes of a group
+GROUPS = 'science', 'operations'
 CPU = 150       # seconds for the tests of one change, their processes together
 WALL = 6        # times as long by the clock: the machine may have other work
 END_TO_END = 'test_end_to_end.py'
@@ -48,46 +40,9 @@ SURVIVED, GONE = 'survived', 'gone'
 closing = threading.Event() # set when this process was asked to end
 
 
-# The list
-
-def candidates(modules):
-    """(module, change) of every change of the modules' functions that have some logic."""
-    for module in modules.split():
-        for name, function in functions(ast.parse((REPO / 'binenc' / f'{module}.py').read_text(encoding='utf-8'))):
-            found = list(changes(name, function))
-            if len({change.kind for change in found}) > 1 and name not in NOT_DRAWN:
-                yield from ((module, change) for change in found)
-
-
-def draw(seed, equivalent):
-    """The list: kinds take turns, no function comes twice, and none of which several modules have one.
-
-    Each change has its own place in a random order: where one is found to be equivalent, the next takes its place.
-    """
-    drawn = []
-    for group, modules in MODULES.items():
-        left = [(module, change) for module, change in candidates(modules)
-                if unique(change.function) and identity(change) not in equivalent]
-        left.sort(key=lambda pair: random.Random(f'{seed} {identity(pair[1])}').random())
-        kinds = sorted({change.kind for _, change in left})
-        for turn in range(EACH):
-            module, change = next(pair for pair in left if pair[1].kind == kinds[turn % len(kinds)])
-            left = [pair for pair in left if pair[1].function != change.function]
-            drawn.append({'group': group, 'module': module, **asdict(change)})
-    return drawn
-
-
-def identity(change):
-    """What tells a change from all others."""
-    return [change.function, change.before, change.after, change.index]
-
-
-def unique(name):
-    """Whether one module alone has a function of that name."""
-    return len(re.findall(rf"'binenc\.\w+\.{name}'", (REPO / 'binenc' / '_modidx.py').read_text(encoding='utf-8'))) == 1
-
-
 def change_of(entry):
+    """The change, as today's code has it."""
+    entry = entry | entry.get('now', {})
     return Change(**{field.name: entry[field.name] for field in fields(Change)})
 
 
@@ -175,8 +130,8 @@ class Bench:
             subprocess.run(['git', 'clone', '-q', '--shared', REPO, path], check=True)
             git(path, 'checkout', '-q', '--detach', commit)
 
-    def try_out(self, entry):
-        """What noticed the change, or that nothing did, or that it cannot be made any more."""
+    def try_out(self, entry, before):
+        """What noticed the change, or that nothing did, or that it cannot be made any more; first what did before."""
         change = change_of(entry)
         git(self.copy, 'checkout', '-q', '.')
         git(self.copy, 'clean', '-fdq')
@@ -186,7 +141,11 @@ class Bench:
         words = ['nbdev_test', '--n_workers', '0', '--path', str(chapter.relative_to(self.copy))]
         if self.noticed(words, execute(words, self.copy, self.log)):
             return f'chapter {chapter.stem}'
-        return self.tests(module.stem, change.function.split('.')[0], entry['group'])
+        first = [file for outcome in before if (file := outcome.partition('::')[0]) and (self.copy / file).is_file()]
+        for files in first[:1], self.files(module.stem, change.function.split('.')[0], entry['group']):
+            outcome = self.tests(change.function.split('.')[0], files)
+            if caught(outcome): break
+        return outcome
 
     def noticed(self, words, ended):
         """Whether a command that ended so with a change passes without; well within the limit, if it seemed to hang."""
@@ -194,9 +153,9 @@ class Bench:
             self.known[key] = execute(words, self.clean, self.log, cpu=CPU / 5 if ended == 'hung' else CPU) == 'passed'
         return ended != 'passed' and self.known[key]
 
-    def tests(self, module, name, group):
+    def tests(self, name, files):
         """The test that noticed the change, or that none did."""
-        left_out, files = [], self.files(module, name, group)
+        left_out = []
         while files:
             self.log.unlink(missing_ok=True)
             deselected = [f'--deselect={test}' for test in left_out]
@@ -256,7 +215,7 @@ def table(stored):
 def score(stored, commit):
     """One line: how many changes were noticed."""
     parts, outcomes = [], stored['outcomes'][commit]
-    for group in MODULES:
+    for group in GROUPS:
         ended = [outcomes[str(number)] for number, entry in enumerate(stored['mutants'], 1)
                  if entry['group'] == group and str(number) in outcomes]
         parts.append(f'{sum(map(caught, ended))} of {len(ended) - ended.count(GONE)} in {group}')
@@ -286,7 +245,6 @@ def store(stored):
 
 def options():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--draw', type=int, metavar='SEED', help='draw the list anew')
     parser.add_argument('--only', type=int, nargs='+', metavar='N', help='try these again')
     parser.add_argument('--jobs', type=int, default=1, metavar='N', help='changes side by side')
     parser.add_argument('--at', default='HEAD', metavar='COMMIT', help='whose library and tests are tried')
@@ -302,7 +260,8 @@ def try_all(stored, commit, chosen, folder):
 
     def one(number):
         bench = benches.get()
-        outcome = '' if closing.is_set() else bench.try_out(stored['mutants'][number - 1])
+        before = [each.get(str(number), '') for each in stored['outcomes'].values()]
+        outcome = '' if closing.is_set() else bench.try_out(stored['mutants'][number - 1], before)
         benches.put(bench)
         return number, outcome
 
@@ -321,11 +280,7 @@ def try_all(stored, commit, chosen, folder):
 def main():
     signal.signal(signal.SIGTERM, signal.default_int_handler) # ends what was started, as Ctrl-C does
     chosen = options()
-    stored = json.loads(LIST.read_text(encoding='utf-8')) if LIST.exists() else {'equivalent': []}
-    if chosen.draw is not None:
-        equivalent = [each[:4] for each in stored['equivalent']]
-        store({**stored, 'seed': chosen.draw, 'mutants': draw(chosen.draw, equivalent), 'outcomes': {}})
-        return False
+    stored = json.loads(LIST.read_text(encoding='utf-8'))
     commit = subprocess.check_output(['git', '-C', REPO, 'rev-parse', '--short=7', chosen.at], text=True).strip()
     with tempfile.TemporaryDirectory(prefix='mutants', ignore_cleanup_errors=True) as folder:
         try_all(stored, commit, chosen, Path(folder))

@@ -14,35 +14,16 @@ import torch
 from filelock import FileLock
 from xdist.scheduler import LoadScopeScheduling
 
+from binenc import locks
 from binenc.run import Run
-from helpers import BINENC, REPO, TINY, environment, run_notebook_here, settings
+from helpers import REPO, STARTED, TINY, environment, run_notebook_here, settings
 
 torch.set_num_threads(1)  # a process with threads may not be forked, and several tests run side by side
 EXPERIMENT = dict(experiment='tiny', replicate='0,1', lr='1e-3', **TINY)
 
 
-def call(*words, cwd, **options):
-    """`binenc WORDS` in a process of its own, ended; output and errors as text."""
-    return subprocess.run(
-        [BINENC, *map(str, words)],
-        cwd=cwd,
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        **options,
-    )
-
-
-@pytest.fixture(scope='session')
-def binenc():
-    """Runs the command as a user does: `binenc('status', 'tiny', cwd=folder)`."""
-    return call
-
-
 def caller(monkeypatch):
-    """As `call`, but in this process, which spares the seconds in which a new one imports torch."""
+    """As `helpers.call`, but in this process, which spares the seconds in which a new one imports torch."""
     from binenc.commands import main
 
     for name, value in environment().items():
@@ -61,9 +42,17 @@ def caller(monkeypatch):
     return here
 
 
+@pytest.fixture(autouse=True)
+def processes_end():
+    """Also where a test fails: a command that was to be interrupted would go on for ever."""
+    yield
+    while STARTED:
+        STARTED.pop().kill()
+
+
 @pytest.fixture
 def command(monkeypatch):
-    """As `binenc`, but in this process."""
+    """Runs the command as a user does, but in this process: `command('status', 'tiny', cwd=folder)`."""
     return caller(monkeypatch)
 
 
@@ -137,13 +126,13 @@ def compute(folder):
 # What takes longest comes first, so that processes side by side end at about the same time.
 LONG = (
     'test_sample', 'test_command_stopped_in_every_way', 'test_sweep_interrupted_and_continued',
-    'test_sweep_says_what_it_does', 'test_a_measure', 'test_full_disk',
-    'test_an_arm', 'test_a_schedule_and_a_field', 'test_a_data_set', 'test_damaged_metrics',
-    'test_figures_without_the_runs', 'test_precision.py', 'test_package.py', 'test_attacks.py', 'test_protocols.py',
-    'test_two_jobs_on_one_run', 'test_killed_before_any_rename', 'test_report.py', 'test_torture.py',
+    'test_what_each_extension_changes', 'test_sweep_says_what_it_does', 'test_full_disk', 'test_damaged_metrics',
+    'test_figures_without_the_runs', 'test_bf16_gives_what_fp32_gives', 'test_package.py', 'test_attacks.py',
+    'test_protocol_trains', 'test_two_jobs_on_one_run', 'test_killed_before_any_rename', 'test_report.py',
+    'test_torture.py',
 )
 # The tests of these files share what takes long to make, and run in one process.
-TOGETHER = ('test_package.py', 'test_precision.py', 'test_report.py')
+TOGETHER = ('test_package.py', 'test_report.py')
 
 
 class OneByOne(LoadScopeScheduling):
@@ -180,13 +169,26 @@ def copy(finished, tmp_path):
     return tmp_path / 'copy'
 
 
-@pytest.fixture(scope='session')
-def tracked():
-    """Every file of the repository that git tracks or would track."""
-    listed = subprocess.run(
-        ['git', '-C', REPO, 'ls-files', '--cached', '--others', '--exclude-standard'],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return [path for name in sorted(set(listed.stdout.splitlines())) if (path := Path(REPO, name)).is_file()]
+@pytest.fixture
+def slurm_says(tmp_path, monkeypatch):
+    """Sets what SLURM's commands do, in the shell's words: scripts that answer as they are told. Returns a function
+    that tells what each was asked."""
+    asked = tmp_path / 'asked'
+    asked.touch()
+    (tmp_path / 'bin').mkdir()
+    monkeypatch.setenv('PATH', str(tmp_path / 'bin'), prepend=':')
+    monkeypatch.setenv('BINENC_REPO', str(REPO))
+    for name in 'SLURM_CLUSTERS', 'SBATCH_CLUSTERS':
+        monkeypatch.delenv(name, raising=False)
+
+    def answer(**scripts):
+        for function in locks._states, locks._local_cluster:
+            function.cache_clear()
+        for name in ('sbatch', 'squeue', 'scancel', 'scontrol'):
+            script = tmp_path / 'bin' / name
+            script.write_text(f'#!/bin/sh\necho "{name} $*" >> {asked}\n{scripts.get(name, "")}\n', encoding='utf-8')
+            script.chmod(0o755)
+        return lambda name: [line for line in asked.read_text(encoding='utf-8').splitlines() if line.startswith(name)]
+
+    answer()
+    return answer

@@ -8,8 +8,10 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict
-from functools import cache
 from pathlib import Path
+
+import numpy as np
+from PIL import Image
 
 from binenc.run import Run
 from binenc.store import run_folder
@@ -48,18 +50,42 @@ def environment():
     return {**os.environ, **nowhere, 'OMP_NUM_THREADS': '1', 'PYTHONUNBUFFERED': '1'}
 
 
+STARTED = []  # processes of the test that runs
+
+
 def start(*words, cwd, **options):
-    """`binenc WORDS` as a running process, its output in pipes."""
-    return subprocess.Popen(
-        [BINENC, *map(str, words)],
-        cwd=cwd,
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
+    """`binenc WORDS` as a running process, its output in pipes; it does not outlive the test."""
+    STARTED.append(subprocess.Popen([BINENC, *map(str, words)], cwd=cwd, env=environment(), text=True, **options,
+                                    stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+    return STARTED[-1]
+
+
+def call(*words, cwd, **options):
+    """`binenc WORDS` in a process of its own, ended; output and errors as text."""
+    process = start(*words, cwd=cwd, **options)
+    out, errors = process.communicate(timeout=300)
+    return subprocess.CompletedProcess(words, process.returncode, out, errors)
+
+
+def tracked(*below):
+    """Every file of the repository, or of parts of it, that git tracks or would track, by its name there."""
+    listed = subprocess.check_output(
+        ['git', '-C', REPO, 'ls-files', '-z', '--cached', '--others', '--exclude-standard', *below])
+    return sorted({name for name in os.fsdecode(listed).split('\0') if (REPO / name).is_file()})
+
+
+def write_images(folder, images, names):
+    """One file each, whose folders are made."""
+    for image, name in zip(images, names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / name)
+
+
+def image_folder(folder, shape=(8, 8), classes='abc', each=8):
+    """Images of noise in train/ and test/, with a folder per class. Returns the folder."""
+    names = [f'{split}/{name}/{i}.png' for split in ('train', 'test') for name in classes for i in range(each)]
+    write_images(folder, np.random.default_rng(0).integers(0, 256, (len(names), *shape), np.uint8), names)
+    return folder
 
 
 def stored(run, results):
@@ -94,11 +120,6 @@ def read_until(process, beginning):
         if line.startswith(beginning):
             return lines
     raise AssertionError(f'no line {beginning!r} in {"".join(lines)}{process.stderr.read()}')
-
-
-def run_of(folder):
-    """The run that a folder's run.json describes."""
-    return Run(**json.loads((Path(folder) / 'run.json').read_text(encoding='utf-8'))['run'])
 
 
 # a process that is to be killed is forked from a server that has imported torch, which takes seconds
@@ -155,35 +176,24 @@ def exit_with_threads(run, results):
     sys.exit(torch.get_num_threads())
 
 
-def run_notebook_here(name, output, parameters):
-    """Execute a notebook's code in this process, as papermill does in a kernel; keeps no executed copy."""
-    from matplotlib import pyplot
-
-    from binenc.execute import notebook_path
-
-    names = {'__name__': '__notebook__'}
-    for cell in json.loads(notebook_path(name).read_text(encoding='utf-8'))['cells']:
-        if cell['cell_type'] != 'code':
-            continue
-        exec(compile(''.join(cell['source']), name, 'exec'), names)
-        if 'parameters' in cell['metadata'].get('tags', []):
-            names |= parameters
-    pyplot.close('all')
-
-
 def describe(run):
     """The fields of a run that are not the default, for the names of tests."""
     default = asdict(Run())
     return ' '.join(f'{name}={value}' for name, value in asdict(run).items() if value != default[name])
 
 
-@cache
-def definitions_of(name):
-    """What the code of a notebook defines, executed as a module and not as the program."""
+def run_notebook_here(name, output, parameters, called='__notebook__'):
+    """Execute a notebook's code in this process, as papermill does in a copy; keeps no executed one. Returns what its
+    code defines."""
+    from matplotlib import pyplot
+
     from binenc.execute import notebook_path
 
-    names = {'__name__': name}
+    names = {'__name__': called}
     for cell in json.loads(notebook_path(name).read_text(encoding='utf-8'))['cells']:
         if cell['cell_type'] == 'code':
             exec(compile(''.join(cell['source']), name, 'exec'), names)
+        if 'parameters' in cell['metadata'].get('tags', []):
+            names |= parameters
+    pyplot.close('all')
     return names

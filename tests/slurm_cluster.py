@@ -16,7 +16,10 @@ import socket
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 PROGRAMS = 'munged', 'slurmctld', 'slurmd', 'sbatch', 'squeue', 'scancel', 'scontrol', 'sinfo'
 ACCOUNTS = 'slurmdbd', 'mariadbd', 'mariadb-install-db', 'sacctmgr'
@@ -65,19 +68,6 @@ def free_port():
             except OSError:
                 continue
             return port
-
-
-def processes():
-    """pid -> parent's pid, of all processes that live (zombies are dead)."""
-    found = {}
-    for stat in Path('/proc').glob('[0-9]*/stat'):
-        try:
-            state, parent = stat.read_text(encoding='utf-8').rpartition(')')[2].split()[:2]
-        except OSError:
-            continue  # it ended meanwhile
-        if state not in 'ZX':
-            found[int(stat.parent.name)] = int(parent)
-    return found
 
 
 class SlurmCluster:
@@ -253,11 +243,9 @@ class SlurmCluster:
 
     def stop(self):
         """Cancel the jobs, stop the daemons, and make sure that no process of the cluster lives."""
-        try:
+        with suppress(RuntimeError):  # the controller does not answer; what follows does without it
             if 'slurmd' in self.daemons:
                 self.cancel_all()
-        except RuntimeError:
-            pass  # the controller does not answer; what follows does without it
         for name in 'slurmd', 'slurmctld':
             self.end(name)
         left = self.kill_leftovers()
@@ -285,32 +273,29 @@ class SlurmCluster:
                 os.killpg(daemon.pid, signal.SIGKILL)
                 daemon.wait()
 
-    def is_ours(self, pid):
+    def is_ours(self, process):
         """Whether a process is this cluster's slurmstepd, or carries the environment of a job of this cluster."""
         try:
-            at, name = Path(f'/proc/{pid}/cwd').resolve(), Path(f'/proc/{pid}/comm').read_text(encoding='utf-8').strip()
-            environment = Path(f'/proc/{pid}/environ').read_bytes().split(b'\0')
-        except OSError:
+            stepd = (process.name(), process.cwd()) == ('slurmstepd', str(self.folder))
+            return stepd or process.environ().get('SLURM_CLUSTER_NAME') == self.name
+        except psutil.Error:
             return False
-        return (name, at) == ('slurmstepd', self.folder) or f'SLURM_CLUSTER_NAME={self.name}'.encode() in environment
 
     def leftovers(self):
-        """Processes of jobs: slurmstepd, all below it, and all that bear the cluster's name."""
-        parents = processes()
-        found = {pid for pid in parents if self.is_ours(pid)}
-        while more := {pid for pid, parent in parents.items() if parent in found} - found:
-            found |= more
-        return found - {os.getpid()}
+        """Processes of jobs that live: slurmstepd, all below it, and all that bear the cluster's name."""
+        found = set()
+        for process in filter(self.is_ours, psutil.process_iter()):
+            with suppress(psutil.NoSuchProcess):
+                found |= {process, *process.children(recursive=True)}
+        return found - {psutil.Process()}
 
     def kill_leftovers(self):
         """Kill what jobs have left running; returns what still lives after that."""
         end = time.monotonic() + LIMIT
         while (left := self.leftovers()) and time.monotonic() < end:
-            for pid in left:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
+            for process in left:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
             time.sleep(0.05)
         return left
 

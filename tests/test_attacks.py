@@ -1,6 +1,8 @@
 """Attacks against independent implementations, on networks that mask their gradients, and after an interruption."""
 
+import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -10,7 +12,6 @@ from torch import nn
 from binenc import restored
 from binenc.attacks import (
     adaptive,
-    directions,
     fmn,
     fools,
     generators,
@@ -34,30 +35,31 @@ from helpers import TINY
 IMAGES = 8
 
 
-class Logits(nn.Module):
-    """A classifier that returns logits only."""
+class Wrapped(nn.Module):
+    """A function as a module in evaluation mode."""
 
-    def __init__(self, model):
+    def __init__(self, function):
         super().__init__()
-        self.model = model
+        self.function = function
         self.eval()
 
     def forward(self, x):
-        return self.model(x)[0]
+        return self.function(x)
 
 
-class Staircase(Logits):
+def logits_of(model):
+    """A classifier that returns logits only."""
+    return Wrapped(lambda x: model(x)[0])
+
+
+def staircase(model):
     """Rounds its input: the gradient is 0 everywhere."""
-
-    def forward(self, x):
-        return self.model((8 * x).round() / 8)[0]
+    return Wrapped(lambda x: model((8 * x).round() / 8)[0])
 
 
-class Saturated(Logits):
+def saturated(model):
     """The softmax of huge logits: 0 or 1 to the last bit, and flat, except next to the boundary."""
-
-    def forward(self, x):
-        return (1e4 * self.model(x)[0]).softmax(1)
+    return Wrapped(lambda x: (1e4 * model(x)[0]).softmax(1))
 
 
 @pytest.fixture(scope='module')
@@ -81,10 +83,10 @@ def pair():
 def digits(results):
     """A network, images that it classifies correctly, their classes, and perturbations found by line search."""
     trained = restored.load_run(pair()[0], results)
-    target = restored.Target(trained, 40)
+    model, target = logits_of(trained.classifier), restored.Target(trained, 40)
     right = target.true == target.predicted
     x, y = target.x[right], target.true[right]
-    return Logits(trained.classifier), x, y, line_search(trained.classifier, x, y, nearest_others(x, y, *target.pool))
+    return model, x, y, line_search(model, x, y, nearest_others(x, y, *target.pool))
 
 
 def foolbox_distances(attack, model, x, y):
@@ -123,68 +125,23 @@ def test_a_start_that_rounding_put_inside(digits):
     assert (found < length(starts[0, :5])).all()
 
 
-def test_hop_skip_jump_is_as_good_as_foolbox(digits):
-    """On the same images, from the same starts, one image at a time there: foolbox normalises over its batch."""
-    foolbox = pytest.importorskip('foolbox')
-    model, x, y, starts = digits
-    x, y, starts = x[:3], y[:3], starts[0, :3]
-    low, high = x.min() - 1, x.max() + 1  # foolbox clips to the range from 0 to 1
-
-    def unit(v):
-        return model(low + (high - low) * v)
-
-    ours = length(hop_skip_jump(model, x, y, starts, generators(torch.arange(3), 0), 2500))
-    assert (ours < length(starts)).all()
-    torch.manual_seed(0)
-    attack = foolbox.attacks.HopSkipJumpAttack(steps=10)
-    fmodel = foolbox.PyTorchModel(Wrapped(unit), bounds=(0, 1), device='cpu')
-    scaled = (x - low) / (high - low)
-    at = (x + 1.02 * starts - low) / (high - low)  # clearly across the boundary, whatever rounding does
-    theirs = torch.cat([attack.run(fmodel, scaled[i : i + 1], y[i : i + 1], starting_points=at[i : i + 1])
-                        for i in range(3)])
-    assert ours.mean() < 1.1 * length((theirs - scaled) * (high - low)).mean()
-
-
-class Wrapped(nn.Module):
-    """A function as a module in evaluation mode."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-        self.eval()
-
-    def forward(self, x):
-        return self.function(x)
-
-
-@pytest.mark.parametrize('mask', [Staircase, Saturated])
+@pytest.mark.parametrize('mask', [staircase, saturated])
 def test_masked_gradients_fool_deepfool_but_not_the_minimum(mask, results, monkeypatch):
     """DeepFool finds nothing and reports a robust network. The minimum over attacks finds perturbations of about the
     size that fools the network without the mask, and where all gradients are 0 it says that they were of no use."""
     run, _ = pair()
+    trained = restored.load_run(run, results)
     plain = attack_numbers(attack_run(run, None, 50, True, results, say=list).assign(id='plain')).loc['plain']
-    load = restored.load_run
-    monkeypatch.setattr(
-        restored,
-        'load_run',
-        lambda *args: replace(trained := load(*args), classifier=mask(trained.classifier)),
-    )
-    monkeypatch.setattr(restored, 'evaluate', lambda model, loader: Predicted(model, loader))
+    masked = replace(trained, classifier=mask(trained.classifier))
+    monkeypatch.setattr(restored, 'load_run', lambda *_: masked)
+    monkeypatch.setattr(restored, 'evaluate', lambda model, loader: SimpleNamespace(
+        pred=torch.cat([model(x).argmax(1) for x, _ in loader.in_order()])))
     rows = attack_run(run, None, 50, True, results, say=list)
     masked = attack_numbers(rows.assign(id='masked')).loc['masked']
     assert plain.deepfool_share == 1 and masked.deepfool_share < 0.1
     assert plain.gradient_free_wins == 0 and masked.attacked_images > 25
     assert 0.8 < masked.smallest_perturbation_median / plain.smallest_perturbation_median < 2
-    if mask is Staircase:
-        assert masked.gradient_free_wins > 0.5 * masked.attacked_images
-
-
-class Predicted:
-    """Classes that a network without latents gives to a split."""
-
-    def __init__(self, model, loader):
-        with torch.no_grad():
-            self.pred = torch.cat([model(x).argmax(1) for x, _ in loader.in_order()])
+    assert mask is saturated or masked.gradient_free_wins > 0.5 * masked.attacked_images
 
 
 def test_broken_networks_are_not_fooled():
@@ -204,16 +161,6 @@ def test_starts_go_to_ten_classes():
     pool = torch.arange(1., 15)[:, None]
     starts = nearest_others(torch.zeros(2, 1), torch.tensor([0, 3]), pool, torch.arange(1, 15))
     assert starts[:, 0, 0].tolist() == [*range(1, 11)] and starts[:, 1, 0].tolist() == [1, 2, *range(4, 12)]
-
-
-def test_draws_belong_to_the_image():
-    """The random directions of an image do not depend on the images beside it, and have norm 1."""
-    x = torch.zeros(3, 1, 4, 4)
-    together = directions(x, 5, generators(torch.tensor([4, 9, 2]), 1))
-    alone = directions(x[:1], 5, generators(torch.tensor([9]), 1))
-    assert torch.equal(together[:, 1], alone[:, 0])
-    assert torch.allclose(together.flatten(2).norm(dim=2), torch.ones(5, 3))
-    assert not torch.equal(directions(x[:1], 5, generators(torch.tensor([9]), 2)), alone)
 
 
 class Killed(BaseException):
@@ -259,23 +206,19 @@ def test_more_images_continue(results):
     assert (both.relative_x / both.relative_y - 1).abs().fillna(0).replace(float('inf'), 0).max() < 0.05
 
 
-def test_rows_of_other_weights_do_not_count(results):
+def test_rows_of_other_weights_do_not_count(results, tmp_path):
     """A run that was trained again is attacked again; a damaged table is refused."""
     run, source = pair()
     attack_run(run, source, IMAGES, False, results, say=list)
-    folder = run_folder(run, results)
-    weights, sums = (folder / WEIGHTS).read_bytes(), (folder / SUMS).read_text(encoding='utf-8')
-    (folder / WEIGHTS).write_bytes(weights + b' ')
-    assert stored_rows(run, results).empty and not is_attacked(run, 1, source, results)
-    (folder / WEIGHTS).write_bytes(weights)
-    assert not stored_rows(run, results).empty
-    table = (folder / TABLE).read_bytes()
+    shutil.copytree(results, tmp_path / 'copy')
+    folder = run_folder(run, tmp_path / 'copy')
+    assert not stored_rows(run, tmp_path / 'copy').empty
+    (folder / WEIGHTS).write_bytes((folder / WEIGHTS).read_bytes() + b' ')
+    assert stored_rows(run, tmp_path / 'copy').empty and not is_attacked(run, 1, source, tmp_path / 'copy')
     (folder / SUMS).unlink()
     (folder / TABLE).write_bytes(b'id\n1\n')
     with pytest.raises(UserError, match='damaged'):
-        stored_rows(run, results)
-    (folder / TABLE).write_bytes(table)
-    (folder / SUMS).write_text(sums, encoding='utf-8')
+        stored_rows(run, tmp_path / 'copy')
 
 
 def test_one_percent_decides_who_wins():
@@ -287,12 +230,9 @@ def test_one_percent_decides_who_wins():
 
 def test_command(copy, command, draw_here):
     """In a clone, which has tables and weights but no folders of runs: attacks, table and figure; the second time
-    nothing is done; finished runs stay finished, and figures draw the attacks again."""
+    nothing is done; finished runs stay finished, and figures draw the attacks again. Without weights it says so."""
     results = copy / 'results'
-    for run in (results / 'tiny' / 'runs').iterdir():
-        for path in run.iterdir():
-            path.unlink()
-        run.rmdir()
+    shutil.rmtree(results / 'tiny' / 'runs')
     done = command('attack', 'tiny', '--images', 3, '--jobs', 1, cwd=copy)
     assert done.returncode == 0, done.stdout + done.stderr
     assert '8 of 8 selected runs have stored weights' in done.stdout and '| attacked images |' in done.stdout
@@ -309,10 +249,6 @@ def test_command(copy, command, draw_here):
         path.unlink()
     assert command('figures', 'tiny', '--jobs', 1, cwd=copy).returncode == 0
     assert [path.read_bytes() for path in drawn] == before and stored.read_bytes() == table
-
-
-def test_command_without_weights(copy, command):
-    """Nothing to attack is said in one sentence."""
     for path in copy.rglob('*.safetensors'):
         path.unlink()
     done = command('attack', 'tiny', cwd=copy)

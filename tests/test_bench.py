@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from helpers import REPO, definitions_of
+from helpers import REPO, run_notebook_here
 
-BENCH = definitions_of('6_running/bench.ipynb')
+BENCH = run_notebook_here('6_running/bench.ipynb', None, {}, 'bench')
 bench, bench_table, ROWS = BENCH['bench'], BENCH['bench_table'], BENCH['ROWS']
 
 
@@ -21,34 +21,6 @@ def test_row(name, tmp_path):
     assert row['same'] is (None if name in ('results', 'status') or name.startswith('logging') else True)
     assert all(math.isfinite(s) and s > 0 for s in row['seconds'].values()) and len(said) == 1
     assert said[0] in bench_table(result) and not list(tmp_path.iterdir()), 'tiny sizes are not written'
-
-
-def test_what_is_written(tmp_path, monkeypatch):
-    """The file of a machine collects its rows; those of another machine are replaced."""
-
-    def toy(device, quick):
-        return BENCH['Case'](lambda: 1, lambda: 1, lambda ours, baseline: ours == baseline)
-
-    rows = {name: BENCH['Row'](name, 'the same', toy, {device: 0.0 for device in ('cpu', 'cuda')}) for name in 'ab'}
-    monkeypatch.setitem(BENCH, 'ROWS', rows)
-    bench(['a'], results_dir=tmp_path, say=lambda line: None)
-    result = bench(['b'], results_dir=tmp_path, say=lambda line: None)
-    (path,) = (tmp_path / 'bench').glob('*.json')
-    assert json.loads(path.read_text(encoding='utf-8')) == result and list(result['rows']) == ['a', 'b']
-    assert all(row['same'] and row['reached'] and row['date'] for row in result['rows'].values())
-    assert path.with_suffix('.md').read_text(encoding='utf-8') == bench_table(result)
-    path.write_text(json.dumps(result | {'machine': result['machine'] | {'cpu': 'another'}}), encoding='utf-8')
-    assert list(bench(['b'], results_dir=tmp_path, say=lambda line: None)['rows']) == ['b']
-
-
-def test_wrong_answer_is_seen(monkeypatch):
-    """A baseline that differs is reported."""
-
-    def wrong(z, y):
-        return BENCH['collapse_metrics'](1.1 * z + z[0], y.flip(0))
-
-    monkeypatch.setitem(BENCH, 'explicit_collapse', wrong)
-    assert bench(['collapse'], rounds=1, say=lambda line: None, quick=True)['rows']['collapse']['same'] is False
 
 
 def test_what_is_stored():

@@ -1,5 +1,5 @@
 """Geometry, codes and their bounds against independent computations: NumPy's explicit sums over pairs, a solver of
-quadratic programmes, brute force over all codes, known distributions."""
+quadratic programmes, brute force over all codes. Codes as a tool: the class of a new image by its bits."""
 
 import math
 from itertools import combinations
@@ -11,21 +11,27 @@ from scipy.optimize import minimize
 from scipy.spatial import cKDTree
 from scipy.special import digamma, gammaln
 
-from binenc.binarity import class_codes, code_entropy, hamming_between, hamming_within, off_code
-from binenc.collapse import class_statistics, trace_quotient
+from binenc.binarity import (
+    UNKNOWN,
+    bits,
+    class_codes,
+    code_distances,
+    code_score,
+    hamming,
+    packed_bits,
+    predict_by_code,
+    unpacked_bits,
+)
 from binenc.geometry import (
     Layer,
     cdnv,
     class_geometry,
-    confusions_by_distance,
-    decode,
     distance_margin,
     distance_margin_median,
     distance_margins,
     entropy,
     nc4_test,
     nc4_train,
-    nearest_code_accuracy,
     one_vs_rest,
     self_duality,
     vertex_cosine,
@@ -56,13 +62,6 @@ def test_class_geometry_equals_explicit_sums(shape):
     cosines = (means * corners).sum(1) / np.linalg.norm(means, axis=1) / np.linalg.norm(corners, axis=1)
     assert vertex_cosine(geometry) == pytest.approx(cosines.mean(), rel=1e-9)
     assert vertex_spread(geometry) == pytest.approx(np.abs(means).std() / np.abs(means).mean(), rel=1e-9)
-
-
-def test_trace_quotient_equals_explicit_matrices():
-    z, y = clouds(1, 7, 20, 3000)
-    within = np.mean([np.cov(z[y == c].T.astype(float)) for c in np.unique(y)], axis=0)
-    means = np.stack([z[y == c].astype(float).mean(0) for c in np.unique(y)]) - z.astype(float).mean(0)
-    assert trace_quotient(class_statistics(z, y)) == pytest.approx(np.trace(within) / (means**2).sum() * 7, rel=1e-4)
 
 
 def layer_of(z, y, z_test, y_test, weight):
@@ -174,38 +173,6 @@ def test_entropy_equals_a_tree_of_neighbours(nodes, samples):
     assert entropy(z) == pytest.approx(expected / nodes, rel=1e-6, abs=1e-6)
 
 
-@pytest.mark.parametrize('classes, nodes', [(4, 3), (10, 6), (5, 40)])
-def test_codes_equal_explicit_pairs(classes, nodes):
-    z, y = clouds(4, classes, nodes, 300, noise=0.8)
-    bits, codes = z > 0, class_codes(z, y)
-    own = [codes.bits.numpy()[list(codes.classes).index(c)] for c in y]
-    assert off_code(codes) == pytest.approx((bits != own).any(1).mean())
-    apart = (bits[:, None] != bits[None]).mean(2)
-    means = {(a, b): apart[np.ix_(y == a, y == b)] for a in np.unique(y) for b in np.unique(y)}
-    within = [m.sum() / (len(m) * (len(m) - 1)) for (a, b), m in means.items() if a == b]
-    between = [m.mean() for (a, b), m in means.items() if a < b]
-    assert hamming_within(codes) == pytest.approx(np.mean(within))
-    assert hamming_between(codes) == pytest.approx(np.mean(between))
-    _, counts = np.unique(bits, axis=0, return_counts=True)
-    assert code_entropy(z) == pytest.approx(-(counts / 300 * np.log2(counts / 300)).sum(), rel=1e-9)
-
-
-def test_nearest_code_equals_a_draw_among_the_nearest():
-    z, y = clouds(5, 8, 4, 800, noise=1.0)
-    codes, r = class_codes(z[:500], y[:500]), np.random.default_rng(0)
-    pred = r.permutation(y[500:])
-    decoding = decode(codes, torch.tensor(z[500:]), torch.tensor(y[500:]), torch.tensor(pred))
-    apart = ((z[500:] > 0)[:, None] != codes.bits.numpy()).sum(2)
-    drawn = [(codes.classes.numpy()[(apart + 0.5 * r.random(apart.shape)).argmin(1)] == y[500:]).mean()
-             for _ in range(2000)]
-    assert nearest_code_accuracy(decoding) == pytest.approx(np.mean(drawn), abs=2e-3)
-    mistakes, pairs = confusions_by_distance(decoding)
-    assert mistakes.sum() == (pred != y[500:]).sum() and pairs.sum() == 8 * 7 / 2
-    place = dict(zip(codes.classes.tolist(), codes.bits.numpy()))
-    by_hand = np.bincount([(place[a] != place[b]).sum() for a, b in zip(y[500:], pred) if a != b], minlength=5)
-    assert mistakes.tolist() == by_hand.tolist()
-
-
 @pytest.mark.parametrize('z', [np.zeros((60, 3)), np.ones((60, 3)), np.tile([[1.0, -1.0, 0.0]], (60, 1))])
 @pytest.mark.parametrize('y', [np.zeros(60, int), np.arange(60) % 4])
 def test_degenerate_latents_give_numbers_or_nan(z, y):
@@ -228,3 +195,53 @@ def test_bounds_are_of_measures_and_need_no_torch():
     bounded = {m.name: m.bound for m in MEASURES.values() if m.bound}
     wanted = {'maxangle': pytest.approx(1 / 4 - 1 / 9), 'distinct_codes': 10, 'min_hamming': 1, 'one_vs_rest': 1}
     assert {name: bounded[name](10, 4) for name in wanted} == wanted
+
+
+CUBE = torch.cartesian_prod(*[torch.tensor([-1., 1.])] * 4)
+
+
+@pytest.mark.parametrize('nodes', [1, 4, 8, 9, 64, 2048])
+def test_packing(nodes):
+    """As few bytes as hold them, the same bits again."""
+    z = torch.randn(7, nodes, generator=torch.Generator().manual_seed(0))
+    packed = packed_bits(z)
+    assert packed.shape == (7, -(-nodes // 8)) and packed.dtype == np.uint8
+    assert unpacked_bits(packed, nodes).equal(bits(z))
+    with pytest.raises(ValueError, match='uint8'):
+        unpacked_bits(packed, nodes + 8)
+
+
+def test_classes_that_are_on_their_code():
+    """Every sample that is on its code, and only its class has it, gets its class; the rest by hand."""
+    codes = class_codes(CUBE[:10], torch.arange(10))
+    assert predict_by_code(3 * CUBE[:10], codes).tolist() == list(range(10))
+    assert predict_by_code(CUBE, codes, within=0).tolist() == [*range(10), *[UNKNOWN] * 6]
+    known = predict_by_code(CUBE, codes, within=1)
+    distance = hamming(bits(CUBE), codes.bits)
+    assert ((known == UNKNOWN) == (distance.amin(1) > 1)).all()
+    assert distance[torch.arange(16), predict_by_code(CUBE, codes)].equal(distance.amin(1))
+
+
+def test_ties():
+    """The bit that is least certain decides; classes of one code are the smaller label's; or there is no answer."""
+    codes = class_codes(CUBE[[0, 3]], torch.tensor([7, 2]))  # ---- and --++, the first of class 7
+    z = torch.tensor([[-1., -1., -2., 1.], [-1., -1., 2., -1.], [-1., -1., -1., 1.]])
+    assert code_distances(z, codes).tolist() == [[1, 1]] * 3
+    assert predict_by_code(z, codes).tolist() == [7, 2, 2]
+    assert predict_by_code(z, codes, ties=False).tolist() == [UNKNOWN] * 3
+    same = class_codes(CUBE[[5, 5]], torch.tensor([4, 1]))
+    assert predict_by_code(CUBE[[5]], same).tolist() == [1]
+    assert predict_by_code(CUBE[[5]], same, ties=False).tolist() == [UNKNOWN]
+
+
+def test_soft_distance_is_the_cosine():
+    """Whatever the size of the latents, those of zero included."""
+    z = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
+    codes = class_codes(CUBE, torch.arange(16))
+    wanted = 1 - torch.nn.functional.cosine_similarity(z[:, None].double(), CUBE[None].double(), dim=2)
+    for size in 1., 1e-300, 1e300:
+        torch.testing.assert_close(code_distances(z.double() * size, codes, soft=True), wanted)
+    assert code_distances(torch.zeros(1, 4), codes, soft=True).eq(1).all()
+    assert code_score(z, codes).equal(code_distances(z, codes, soft=True).amin(1))
+    own = torch.arange(30) % 16
+    assert code_score(z, codes, own, soft=False).equal(hamming(bits(z), codes.bits)[torch.arange(30), own])

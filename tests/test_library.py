@@ -1,38 +1,37 @@
-"""Parts of the library in somebody else's code: other models, dtypes and images, and nothing of theirs changed."""
+"""Parts of the library in somebody else's code, of which nothing changes, and at the edges of what numbers can say:
+classes a millionth of their distance wide, classes that are points, ties."""
 
 import math
-import struct
-import warnings
-import zlib
+from base64 import b64decode
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
 from torch import nn
 
-from binenc import animation, attacks, datasets, gallery, tables
+from binenc import attacks, datasets, gallery
 from binenc.arms import ARMS
 from binenc.binarity import class_codes
 from binenc.collapse import collapse_metrics
 from binenc.data import DeviceLoader, ImageData
 from binenc.errors import UserError
 from binenc.evaluation import Predictions, split_numbers
-from binenc.figures import StoredResults, within_class_figure
+from binenc.figures import StoredResults, latents_of, within_class_figure
 from binenc.geometry import cdnv, class_geometry, decode
-from binenc.head import BinaryEncodingHead, CosineHead, DirectHead
+from binenc.head import BinaryEncodingHead
 from binenc.measures import MEASURES
 from binenc.models import build_classifier
-from binenc.reliability import ErrorScores, calibration_error, error_auroc, fpr_at_95
+from binenc.reliability import mahalanobis_auroc
 from binenc.restored import load_run
-from binenc.robustness import deepfool
+from binenc.robustness import deepfool, linearise
 from binenc.run import Run
 from binenc.schedules import gamma_at, gamma_schedule
 from binenc.store import ATTACKS
 from binenc.tables import budget_curve, run_summary
 from helpers import REPO
+from test_reference_values import explicit_collapse
 
 X = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
 
@@ -100,46 +99,20 @@ def test_a_network_that_is_always_wrong_is_not_robust():
     assert budget_curve(attack_rows(predicted=1), [0., 1.])['mean'].isna().all()
 
 
-def png(path, bits, **more):
-    """A colour picture with that many bits in each channel, written by hand: Pillow writes no 16-bit colour."""
-
-    def chunk(kind, content):
-        return struct.pack('>I', len(content)) + kind + content + struct.pack('>I', zlib.crc32(kind + content))
-
-    rows = b''.join(b'\0' + bytes(range(3 * bits // 8 * 4)) for _ in range(4))
-    header = struct.pack('>IIBBBBB', 4, 4, bits, 2, 0, 0, 0)
-    path.write_bytes(b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', zlib.compress(rows)) +
-                     chunk(b'IEND', b''))
+# two pixels by two, of 8 and 16 bits in each channel: Pillow writes no 16-bit colour
+COLOUR = {
+    8: 'iVBORw0KGgoAAAANSUhEUgAAAAIAAAACCAIAAAD91JpzAAAAEUlEQVR4nGNgYGRiZmFlgFAAAL0AH9eVkEMAAAAASUVORK5CYII=',
+    16: 'iVBORw0KGgoAAAANSUhEUgAAAAIAAAACEAIAAACtREYwAAAAGElEQVR4nGNgYGRiZmFlY+fg5OJmQOYAAAWwAIXFGPkFAAAAAElFTkSuQmCC',
+}
 
 
 def test_sixteen_bits_of_colour_are_refused(tmp_path):
     """Pillow would cut them to eight."""
-    png(tmp_path / '8.png', 8)
-    png(tmp_path / '16.png', 16)
-    assert datasets.decode(tmp_path / '8.png').shape == (4, 4, 3)
+    for bits, content in COLOUR.items():
+        (tmp_path / f'{bits}.png').write_bytes(b64decode(content))
+    assert datasets.decode(tmp_path / '8.png').shape == (2, 2, 3)
     with pytest.raises(UserError, match='16.png cannot be read as an image of 8 bits per channel'):
         datasets.decode(tmp_path / '16.png')
-
-
-def test_photographs_are_upright(tmp_path):
-    """As every viewer shows them, whichever way the camera was held."""
-    pixels = np.zeros((8, 16), np.uint8)
-    pixels[0] = 255
-    picture = Image.fromarray(pixels)
-    turned = Image.Exif()
-    turned[0x112] = 6
-    picture.save(tmp_path / 'turned.png', exif=turned)
-    assert np.array_equal(datasets.decode(tmp_path / 'turned.png'), np.rot90(pixels, -1))
-
-
-def test_too_many_pixels(tmp_path, monkeypatch):
-    """One sentence, and the filters of warnings stay as they were."""
-    Image.new('L', (40, 40)).save(tmp_path / 'large.png')
-    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 1000)
-    before = list(warnings.filters)
-    with pytest.raises(UserError, match='too many pixels'):
-        datasets.decode_all([tmp_path / 'large.png'])
-    assert warnings.filters == before
 
 
 def loader(height, width, batch_size=200, n=200):
@@ -168,24 +141,12 @@ def test_no_gamma_stays_none():
         gamma_schedule(1e-3, 4000, every=10**6)
 
 
-def test_numbers_of_any_type():
-    """Whole numbers beyond float32, and flags as numbers."""
+def test_whole_numbers_beyond_float32():
+    """Their differences count."""
     draw = np.random.default_rng(0)
     z, y = draw.integers(0, 1000, (60, 3)), np.arange(60) % 3
     near, far = collapse_metrics(z, y), collapse_metrics(z + 2**30, y)
     assert far['within_class_variation'] == pytest.approx(near['within_class_variation'], rel=1e-5)
-    distance, flags = torch.tensor([.1, .2, .9]), torch.tensor([0, 0, 1])
-    for dtype in torch.bool, torch.int64, torch.uint8:
-        assert fpr_at_95(ErrorScores(distance, flags.to(dtype))) == 0
-        assert error_auroc(distance, flags.to(dtype)) == 1
-    with pytest.raises(ValueError, match='shapes'):
-        calibration_error(torch.rand(3), torch.tensor([True]))
-
-
-@pytest.mark.parametrize('head', [BinaryEncodingHead(6, 2, 4), DirectHead(6, 4), CosineHead(6, 4)])
-def test_heads_refuse_complex_features(head):
-    with pytest.raises(ValueError, match='real numbers'):
-        head(X.to(torch.complex64))
 
 
 def test_geometry_of_classes_that_are_one_point():
@@ -217,15 +178,6 @@ def test_loading_a_network_draws_no_random_number():
     assert len(gallery.fool(trained, seen, []).index) == 0
 
 
-def test_names_that_mean_something_to_others():
-    """A class may be called anything that a folder may."""
-    fig, ax = plt.subplots()
-    animation._write(ax, 0, 0, '$_$')
-    fig.canvas.draw()
-    plt.close(fig)
-    assert tables.markdown_table(pd.DataFrame({'class': ['a|b'], 'bit': [1]})).splitlines()[2] == r'| a\|b | 1 |'
-
-
 def test_curves_of_runs_that_all_diverged():
     """An empty axis is drawn, not refused."""
     results = StoredResults(['demo'], REPO / 'results')
@@ -240,3 +192,93 @@ def test_the_smallest_images_of_fastconv():
     for shape in (3, 16, 15), (3, 15, 16), (1, 8, 8):
         with pytest.raises(UserError, match=f'at least 16 x 16, not {shape[1]} x {shape[2]}'):
             build_classifier(Run(backbone='fastconv'), shape, 10)
+
+
+CLASSES, NODES, EACH = 10, 4, 200
+
+
+def stored_latents(width, offset=0.):
+    """float32 latents: corners of a cube of side 2, and classes of that width around them."""
+    draw = np.random.default_rng(0)
+    corners = np.array([[1 if c >> bit & 1 else -1 for bit in range(NODES)] for c in range(CLASSES)])
+    y = np.arange(CLASSES).repeat(EACH)
+    z = corners[y] + offset + width * draw.standard_normal((len(y), NODES))
+    return z.astype(np.float32), y
+
+
+@pytest.mark.parametrize('offset', [0., 3.])
+@pytest.mark.parametrize('width', [1e-1, 1e-3, 1e-5, 1e-6, 1e-7])
+def test_within_class_variation_is_that_of_float64(width, offset):
+    """Of what is stored, to 1e-3, however narrow the classes are."""
+    z, y = stored_latents(width, offset)
+    found, wanted = collapse_metrics(torch.from_numpy(z), torch.from_numpy(y)), explicit_collapse(z, y)
+    for name in 'sigma_w_trace', 'within_class_variation':
+        assert found[name] == pytest.approx(wanted[name], rel=1e-3, abs=0)
+
+
+@pytest.mark.parametrize('offset', [0., 0.1, 1e4])
+def test_classes_that_are_points(offset):
+    """Exactly zero, also where a mean of equal numbers would be rounded."""
+    z, y = stored_latents(0., offset)
+    found = collapse_metrics(torch.from_numpy(z), torch.from_numpy(y))
+    assert found['sigma_w_trace'] == 0 and found['within_class_variation'] == 0
+
+
+@pytest.mark.parametrize('copies', [1, 3, 7])
+def test_equal_distances_are_ties(copies):
+    """Each right test sample has a wrong twin of the same latents: an AUROC of 0.5, whatever rounding does."""
+    draw = torch.Generator().manual_seed(copies)
+    z, y = torch.randn(300, NODES, generator=draw), torch.arange(300) % 3
+    at = torch.randn(40, NODES, generator=draw).repeat(2 * copies, 1)
+    pred = (torch.arange(40) % 3).repeat(2 * copies)
+    true = torch.cat([pred[:40 * copies], (pred[40 * copies:] + 1) % 3])
+    order = torch.randperm(len(at), generator=draw)
+    assert mahalanobis_auroc(z, y, y, at[order], true[order], pred[order]) == pytest.approx(0.5, abs=1e-12)
+
+
+def test_mirrored_samples_tie():
+    """Samples at the same distance on two sides of a class, by symmetry and not by equality: 0.5."""
+    draw = torch.Generator().manual_seed(0)
+    half = (torch.randn(100, NODES, generator=draw) * 16).round() / 16  # so that 8 + x and 8 - x are exact
+    z, y = torch.cat([half, -half, half + 8, 8 - half]), torch.arange(2).repeat_interleave(200)
+    away = (torch.randn(50, NODES, generator=draw) * 16).round() / 16
+    at, pred = torch.cat([8 + away, 8 - away]), torch.ones(100, dtype=torch.long)
+    true = torch.cat([torch.ones(50, dtype=torch.long), torch.zeros(50, dtype=torch.long)])
+    assert mahalanobis_auroc(z, y, y, at, true, pred) == pytest.approx(0.5, abs=1e-12)
+
+
+def test_equal_means_are_no_scatter_between_classes():
+    """What rounding leaves between two equal means is not what the scatter within classes is divided by."""
+    z = torch.tensor([0.1, 0.2, 0.3, 0.3, 0.2, 0.1])[:, None]
+    assert np.isnan(collapse_metrics(z, torch.tensor([0, 0, 0, 1, 1, 1]))['within_class_variation'])
+
+
+def test_gradients_of_a_cosine_head():
+    """With fewer features than classes too they are those of the logits."""
+    torch.manual_seed(0)
+    model = build_classifier(Run(model='no_pen_arcface', width=2), (1, 8, 8), 10).eval()
+    x, classes = torch.rand(3, 1, 8, 8), torch.arange(10).repeat(3, 1)
+    _, found = linearise(model, x, classes)
+    inputs = x.requires_grad_()
+    logits = model(inputs)[0]
+    wanted = torch.autograd.grad((logits[:, 4] - logits[:, 0]).sum(), inputs)[0].flatten(1)
+    assert torch.allclose(found[:, 3], wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_knee_that_is_a_power():
+    """gamma reaches 125 in three steps of 5, and grows more slowly from there."""
+    fields = dict(gamma=1., gamma_factor=5., gamma_knee=125., gamma_factor_late=1.25)
+    run = Run(**fields, gamma_schedule='two_regimes', epochs=5)
+    assert [gamma_at(run, epoch) for epoch in range(5)] == [1, 5, 25, 125, 156.25]
+    with pytest.raises(UserError, match='of at least gamma'):
+        Run(gamma_schedule='linear', gamma=1., gamma_max=0.1)
+
+
+def test_latents_of_a_part():
+    """Stored latents of a run that is not drawn are not shown in its place."""
+    whole, part = (StoredResults(['digits'], REPO / 'results', some) for some in ((), ['replicate=3,4']))
+    assert latents_of(whole, 'digits', 'bin_enc') is not None
+    shown = [arm for arm in part.arms if latents_of(part, 'digits', arm)]
+    for arm in shown:
+        assert str(latents_of(part, 'digits', arm)['run']) in set(part.selected['digits'].id)
+    assert len(shown) < len(part.arms)

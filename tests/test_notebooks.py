@@ -19,7 +19,7 @@ import lint
 from binenc.errors import UserError
 from binenc.execute import execute_notebook
 from binenc.run import Run
-from helpers import REPO, environment
+from helpers import REPO, environment, tracked
 from lint import source
 
 NOTEBOOKS = sorted(REPO.glob('nbs/**/[!.]*.ipynb'))
@@ -107,14 +107,14 @@ def test_chapters_are_committed_executed():
 HOSTS = ('index-', 'url'), ('extra-', 'index'), (r'https?://[^/\s"]+', '@'), (r'\bpypi', r'\.'), ('artif', 'actory')
 
 
-def test_nothing_of_this_machine_is_committed(tracked):
+def test_nothing_of_this_machine_is_committed():
     """No absolute path of the machine it was made on, and no address of a package registry or proxy."""
     texts = {'.py', '.ipynb', '.md', '.ini', '.toml', '.sh', '.sbatch', '.csv', '.json', '.txt', '.html', '.lock', ''}
     places = rf'(?:{"|".join(re.escape(str(p)) for p in (REPO, Path.home(), tempfile.gettempdir()))})/\w'
     hosts = '|'.join(''.join(halves) for halves in HOSTS)
     own = re.compile(f'{places}|{hosts}')
     found = {}
-    for path in tracked:
+    for path in map(REPO.joinpath, tracked()):
         if path.suffix not in texts:
             continue
         # pictures in notebooks are base64, in which anything may be found

@@ -60,28 +60,10 @@ OWNERS = {  # what the lock says -> whether its owner is known to have ended
 }
 
 
-@pytest.fixture
-def squeue(tmp_path, monkeypatch):
-    """Makes a `squeue` of a line of shell; returns the words with which it was called."""
-    asked = tmp_path / 'asked'
-
-    def make(answer, **commands):
-        for name, line in {'squeue': answer, **commands}.items():
-            path = tmp_path / 'bin' / name
-            path.parent.mkdir(exist_ok=True)
-            path.write_text(f'#!/bin/sh\necho "{name} $*" >> {asked}\n{line}\n', encoding='utf-8')
-            path.chmod(0o755)
-        monkeypatch.setenv('PATH', f'{path.parent}:{os.environ["PATH"]}')
-        for function in locks._states, locks._local_cluster:
-            function.cache_clear()
-        return lambda: asked.read_text(encoding='utf-8').splitlines()
-    return make
-
-
 @pytest.mark.parametrize('name', OWNERS)
-def test_who_is_gone(name, monkeypatch, squeue):
+def test_who_is_gone(name, monkeypatch, slurm_says):
     """Only one who can be looked up where we are is dead at once; squeue does not answer here."""
-    squeue('exit 1')
+    slurm_says(squeue='exit 1')
     for variable, value in {'CLUSTER_NAME': 'c', 'JOB_ID': '7', 'RESTART_COUNT': '1'}.items():
         monkeypatch.setenv(f'SLURM_{variable}', value)
     owner, ended = OWNERS[name]
@@ -118,30 +100,31 @@ JOBS = {  # what squeue does, whose job it is -> whether the job exists; None: n
 
 
 @pytest.mark.parametrize('name', JOBS)
-def test_what_squeue_says(name, squeue):
+def test_what_squeue_says(name, slurm_says):
     answer, user, exists = JOBS[name]
-    squeue(answer)
+    slurm_says(squeue=answer)
     assert job_exists('7', None, user) is exists
 
 
-def test_jobs_of_another_cluster_are_asked_for_there(squeue):
-    asked = squeue('case "$*" in *--clusters=far*) echo "7 RUNNING" ;; esac', scontrol='echo "ClusterName = near"')
-    assert job_exists('7', 'far', MY) is True and '--clusters=far' in asked()[-1]
-    assert job_exists('7', 'near', MY) is False and '--clusters' not in asked()[-1]
+def test_jobs_of_another_cluster_are_asked_for_there(slurm_says):
+    asked = slurm_says(squeue='case "$*" in *--clusters=far*) echo "7 RUNNING" ;; esac',
+                       scontrol='echo "ClusterName = near"')
+    assert job_exists('7', 'far', MY) is True and '--clusters=far' in asked('squeue')[-1]
+    assert job_exists('7', 'near', MY) is False and '--clusters' not in asked('squeue')[-1]
 
 
-def test_filters_of_the_user_hide_no_job(squeue, monkeypatch):
+def test_filters_of_the_user_hide_no_job(slurm_says, monkeypatch):
     """A partition that the profile sets for squeue is not passed on: a running job would seem to have ended."""
     monkeypatch.setenv('SQUEUE_PARTITION', 'cpu')
-    squeue('[ -n "$SQUEUE_PARTITION" ] || echo "7 RUNNING"')
+    slurm_says(squeue='[ -n "$SQUEUE_PARTITION" ] || echo "7 RUNNING"')
     assert job_exists('7', None, MY) is True
 
 
-def test_one_question_for_all_own_jobs(squeue, monkeypatch):
-    asked = squeue('echo "7 RUNNING"; echo "8 RUNNING"', scontrol='exit 1')
+def test_one_question_for_all_own_jobs(slurm_says, monkeypatch):
+    asked = slurm_says(squeue='echo "7 RUNNING"; echo "8 RUNNING"', scontrol='exit 1')
     monkeypatch.setattr(locks.time, 'monotonic', lambda: 1000.0)
     assert [job_exists(job, None, MY) for job in '7879'] == [True, True, True, False]
-    assert len([line for line in asked() if line.startswith('squeue')]) == 1
+    assert len(asked('squeue')) == 1
 
 
 def lock_of(owner, folder, age=0):

@@ -29,22 +29,19 @@ from helpers import (
     wait_for,
 )
 
-KINDS = [
-    Run(**TINY),
-    Run(**TINY, optimizer='sgd', model='nonlin_pen', precision='bf16', backbone='convnet'),
-    Run(**TINY, val_fraction=0.2, augment=True, train_images=600, replicate=3),
-    Run(
-        **TINY,
-        lr_schedule='cosine',
-        lr_from=1,
-        lr_warmup=1,
-        output_lr=2.0,
-        gamma_schedule='two_regimes',
-        gamma=1.0,
-        gamma_factor=2.0,
-        gamma_knee=2.0,
-    ),
-]
+SHORT = {**TINY, 'epochs': 3, 'train_images': 300}
+
+
+def kinds():
+    """Runs that between them have every further arm, every schedule of gamma and of the learning rate, and other
+    settings that leave something to be continued."""
+    arms = [arm for arm in ARMS if arm not in PAPER_ARMS]
+    for number in range(max(map(len, (arms, GAMMA_SCHEDULES, LR_SCHEDULES)))):
+        arm, gamma, lr = ([*names][number % len(names)] for names in (arms, GAMMA_SCHEDULES, LR_SCHEDULES))
+        schedules = dict(gamma_schedule=gamma, gamma_max=1.0, lr_schedule=lr, lr_from=1, lr_every=1)
+        yield Run(**SHORT, model=arm, **schedules, imbalance=1.0 if number else 5.0)
+    yield Run(**SHORT, optimizer='sgd', model='nonlin_pen', precision='bf16', backbone='convnet')
+    yield Run(**SHORT, val_fraction=0.2, augment=True, replicate=3, lr_warmup=1, output_lr=2.0)
 
 
 def train_to(monkeypatch, run, results, epoch):
@@ -62,39 +59,26 @@ def train_to(monkeypatch, run, results, epoch):
     monkeypatch.setattr(training, 'train_epoch', original)
 
 
-@pytest.mark.parametrize('run', KINDS, ids=describe)
-def test_stopped_at_every_epoch(run, tmp_path, monkeypatch):
-    """A stop after each epoch in turn, one process for each epoch as it were, changes no byte."""
-    train(run, tmp_path / 'whole')
+def continued(monkeypatch, run, folder):
+    """Train in one piece, and with a stop after each epoch in turn; that this changes no byte."""
+    train(run, folder / 'whole')
     for epoch in range(1, run.epochs):
-        train_to(monkeypatch, run, tmp_path / 'parts', epoch)
-    train(run, tmp_path / 'parts')
-    assert stored(run, tmp_path / 'parts') == stored(run, tmp_path / 'whole')
-    assert len(stored(run, tmp_path / 'whole')) == len(STORED)
+        train_to(monkeypatch, run, folder / 'parts', epoch)
+    train(run, folder / 'parts')
+    assert stored(run, folder / 'parts') == stored(run, folder / 'whole')
+    assert len(stored(run, folder / 'whole')) == len(STORED)
 
 
-def one_of_each():
-    """Runs that between them have every further arm and every schedule of gamma and of the learning rate."""
-    arms = [arm for arm in ARMS if arm not in PAPER_ARMS]
-    for number in range(max(map(len, (arms, GAMMA_SCHEDULES, LR_SCHEDULES)))):
-        arm, gamma, lr = ([*names][number % len(names)] for names in (arms, GAMMA_SCHEDULES, LR_SCHEDULES))
-        schedules = dict(gamma_schedule=gamma, gamma_max=1.0, lr_schedule=lr, lr_from=1, lr_every=1)
-        yield Run(**TINY, model=arm, **schedules, imbalance=1.0 if number else 5.0)
-
-
-@pytest.mark.parametrize('run', one_of_each(), ids=describe)
-def test_every_arm_and_schedule_is_continued(run, tmp_path, monkeypatch):
-    """A stop in the middle changes no byte."""
-    train(run, tmp_path / 'whole')
-    train_to(monkeypatch, run, tmp_path / 'parts', 2)
-    train(run, tmp_path / 'parts')
-    assert stored(run, tmp_path / 'parts') == stored(run, tmp_path / 'whole')
+@pytest.mark.parametrize('run', [*kinds()], ids=describe)
+def test_stopped_at_every_epoch(run, tmp_path, monkeypatch):
+    """One process for each epoch, as it were."""
+    continued(monkeypatch, run, tmp_path)
 
 
 def test_killed_before_any_rename(tmp_path):
     """SIGKILL at each moment that a file gets its name, those between the renames of the checkpoints too; then
     continued."""
-    tiny, trained, number = Run(**{**TINY, 'epochs': 3, 'log_every': 3}), tmp_path / 'whole', 0
+    tiny, trained, number = Run(**SHORT | {'log_every': 3}), tmp_path / 'whole', 0
     train(tiny, trained)
     while True:
         results = tmp_path / str(number)
@@ -106,8 +90,7 @@ def test_killed_before_any_rename(tmp_path):
         train(tiny, results)
         assert stored(tiny, results) == stored(tiny, trained), f'killed before rename {number}'
         number += 1
-    assert number > 15
-    assert stored(tiny, results) == stored(tiny, trained)
+    assert number > 15 and stored(tiny, results) == stored(tiny, trained)
 
 
 @pytest.fixture(scope='module')
@@ -126,64 +109,23 @@ def interrupted(half, tiny, tmp_path):
     return tmp_path / 'half', run_folder(tiny, tmp_path / 'half')
 
 
-def truncate(path):
-    path.write_bytes(path.read_bytes()[:-500])
-
-
-def empty(path):
-    path.write_bytes(b'')
-
-
-def flip(path):
-    """Turn one bit in each of 256 bytes in the middle: more than the padding between two parts."""
-    content = bytearray(path.read_bytes())
-    middle = len(content) // 2
-    content[middle : middle + 256] = bytes(byte ^ 16 for byte in content[middle : middle + 256])
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize('damage, names, epoch', [(truncate, [CHECKPOINT], 2), (flip, [CHECKPOINT], 2),
-                                                  (empty, [CHECKPOINT, PREVIOUS], 0)])
-def test_damaged_checkpoints(damage, names, epoch, interrupted, tiny, trained, capsys):
-    """They are named; the checkpoint before is used, or the run starts again. Seconds go on, and a damaged file that
-    only informs people costs no result."""
-    results, folder = interrupted
-    before = read_json(folder / 'progress.json')['seconds']['training']
-    for name in names:
-        damage(folder / name)
-    if not epoch:
-        (folder / 'progress.json').write_text('{"epoch": 3, "epo', encoding='utf-8')
-    train(tiny, results)
-    said = capsys.readouterr().out
-    assert all(f'{folder / name} is damaged' in said for name in names)
-    assert ('continues after epoch 2' if epoch else 'the run starts again') in said
-    assert stored(tiny, results) == stored(tiny, trained)
-    assert not epoch or read_json(folder / 'progress.json')['seconds']['training'] > before
-
-
 def test_any_flipped_bit_is_noticed_or_harmless(interrupted, tiny):
     """A checkpoint with one bit turned is refused, or what is read from it is what was written."""
-    path = interrupted[1] / CHECKPOINT
-    content, whole = path.read_bytes(), read_checkpoint(path, tiny)
-
-    def weights(state):
-        return torch.cat([t.flatten().double() for t in state['classifier'].values()])
-
-    refused = 0
-    for at in range(0, len(content), 101):
+    path, refused = interrupted[1] / CHECKPOINT, 0
+    content, whole = path.read_bytes(), as_text(read_checkpoint(path, tiny))
+    for at in range(0, len(content), 211):
         path.write_bytes(content[:at] + bytes([content[at] ^ 1 << at % 8]) + content[at + 1 :])
         try:
-            state = read_checkpoint(path, tiny)
+            assert as_text(read_checkpoint(path, tiny)) == whole, at
         except UserError:
             refused += 1
-            continue
-        assert (
-            weights(state).equal(weights(whole))
-            and state['history'] == whole['history']
-            and state['epoch'] == whole['epoch']
-        ), at
-        assert str(state['optimizer']) == str(whole['optimizer']), at
-    assert refused > 100
+    assert refused > 50
+
+
+def as_text(state):
+    """What counts in a checkpoint, to the last bit."""
+    weights = torch.cat([t.flatten().double() for t in state['classifier'].values()])
+    return weights.tolist(), state['history'], state['epoch'], str(state['optimizer'])
 
 
 def test_checkpoint_of_another_run(interrupted, tiny, capsys):
@@ -201,12 +143,9 @@ def test_checkpoint_of_another_run(interrupted, tiny, capsys):
 def test_command_stopped_in_every_way(command, tmp_path):
     """`binenc run` ended by SIGTERM, then Ctrl-C, then SIGKILL, then left alone: the bytes of a training in one
     piece."""
-    run = Run(**{**TINY, 'epochs': 40, 'log_every': 1})
-    words, folder = (
-        ('run', *settings(epochs=40, log_every=1, width=8, deepfool_images=5)),
-        run_folder(run, tmp_path / 'results'),
-    )
-    epochs = [0]
+    values, epochs = {**TINY, 'epochs': 40, 'log_every': 1}, [0]
+    run, words = Run(**values), ('run', *settings(**values))
+    folder = run_folder(run, tmp_path / 'results')
     for number, code in (signal.SIGTERM, 130), (signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL):
         process = start(*words, cwd=tmp_path)
         read_until(process, 'epoch ')
@@ -241,13 +180,11 @@ class Centred(torch.nn.Module):
 def test_a_loss_with_a_state_is_continued(tmp_path, monkeypatch):
     """Its parameters and buffers are part of the checkpoint."""
     monkeypatch.setitem(LOSSES, 'cross_entropy', Centred)
-    run = Run(**TINY, model='lin_pen')
-    train(run, tmp_path / 'whole')
-    train_to(monkeypatch, run, tmp_path / 'parts', 2)
-    loss = read_checkpoint(run_folder(run, tmp_path / 'parts') / CHECKPOINT, run)['loss']
+    run = Run(**SHORT, model='lin_pen')
+    train_to(monkeypatch, run, tmp_path / 'half', 2)
+    loss = read_checkpoint(run_folder(run, tmp_path / 'half') / CHECKPOINT, run)['loss']
     assert loss['batches'] > 0 and loss['centres'].abs().max() > 0
-    train(run, tmp_path / 'parts')
-    assert stored(run, tmp_path / 'parts') == stored(run, tmp_path / 'whole')
+    continued(monkeypatch, run, tmp_path)
 
 
 def test_a_checkpoint_from_before_a_field_existed(interrupted, tiny, trained, capsys):

@@ -19,7 +19,7 @@ from binenc.execute import run_state
 from binenc.experiment import expand, find_experiment, parse_settings
 from binenc.files import write_json
 from binenc.store import run_folder
-from helpers import REPO, settings, wait_for
+from helpers import REPO, settings, tracked, wait_for
 from slurm_cluster import SlurmCluster, find_program, why_not
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=why_not() or '')
@@ -41,17 +41,9 @@ if [ -n "$SLURM_JOB_ID" ] && [ -n "$MISSING" ]; then no-such-module; exit 1; fi
 def clone(tmp_path_factory):
     """A fresh clone of the repository, with what is not committed yet, and a folder of wrapped commands."""
     folder = tmp_path_factory.mktemp('slurm') / 'clone'
-    files = subprocess.run(
-        ['git', 'ls-files', '-z', '--cached', '--others', '--exclude-standard', 'slurm', 'nbs', 'binenc'],
-        cwd=REPO,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split('\0')
-    for name in filter(None, files):
-        if (REPO / name).exists():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(REPO / name, folder / name)
+    for name in tracked('slurm', 'nbs', 'binenc'):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(REPO / name, folder / name)
     with (folder / 'slurm' / 'cluster.sh').open('a', encoding='utf-8') as file:
         file.write(CLUSTER_SH)
     (folder / 'wrapped').mkdir()

@@ -9,7 +9,7 @@ import pytest
 from binenc.experiment import EXPERIMENTS, expand, parse_settings
 from binenc.slurm import plans_folder, write_plan
 from binenc.store import run_folder
-from helpers import TINY, environment, in_process, settings, train_slowly, wait_for
+from helpers import TINY, call, environment, in_process, settings, train_slowly, wait_for
 
 ONE = dict(experiment='tiny', model='bin_enc', replicate=0, lr='1e-3', **{**TINY, 'epochs': 80, 'log_every': 40})
 WORDS = 'sweep', 'demo', *settings(**ONE)
@@ -90,8 +90,8 @@ def test_signals_before_anything_began(number, module, tmp_path):
     (('measure', 'tiny', '--again'), 0.001),
     (('attack', 'tiny', '--again'), 0.001),
 ])
-def test_when_the_minutes_are_over(words, minutes, binenc, copy):
+def test_when_the_minutes_are_over(words, minutes, copy):
     """The command ends as by Ctrl-C."""
-    done = binenc(*words, '--minutes', minutes, cwd=copy)
+    done = call(*words, '--minutes', minutes, cwd=copy)
     assert done.returncode == 130 and 'Traceback' not in done.stderr, done.stdout + done.stderr
     assert words[0] != 'sweep' or 'the same command continues' in done.stdout

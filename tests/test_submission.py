@@ -10,10 +10,11 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
-from binenc import slurm
+from binenc import commands, slurm
 from binenc.errors import UserError
 from binenc.experiment import EXPERIMENTS, expand
 from binenc.files import write_json
@@ -21,7 +22,6 @@ from binenc.locks import this_process
 from binenc.run import Run
 from binenc.slurm import (
     Submission,
-    array_command,
     plan_record,
     plans_folder,
     record_plan,
@@ -60,14 +60,9 @@ CASES = {
 
 def text(submission):
     """The commands of a submission, one a line."""
-    commands = []
-
-    def send(command):
-        commands.append(shlex.join(command))
-        return str(99 + len(commands))
-
-    slurm._send(submission, send, {})
-    return '\n'.join(commands)
+    sent = []
+    slurm._send(submission, lambda command: sent.append(shlex.join(command)) or str(99 + len(sent)), {})
+    return '\n'.join(sent)
 
 
 def test_golden_text():
@@ -76,85 +71,44 @@ def test_golden_text():
     assert now + '\n' == GOLDEN.read_text(encoding='utf-8')
 
 
-def elsewhere(*words, cwd=REPO, path=None, **variables):
-    """A command without a configured SLURM; `path` replaces PATH."""
-    env = {**os.environ, 'PATH': path or f'{BINENC.parent}:{os.environ["PATH"]}', **variables}
+def elsewhere(*words, cwd=REPO, **variables):
+    """A command without a configured SLURM."""
+    env = {**os.environ, 'PATH': f'{BINENC.parent}:{os.environ["PATH"]}', **variables}
     env.pop('SLURM_CONF', None)
     return subprocess.run(list(map(str, words)), cwd=cwd, env=env, capture_output=True, text=True, timeout=120)
 
 
-def without_sbatch(tmp_path):
-    """A PATH with everything that submit.sh needs but SLURM."""
-    for name in 'bash', 'dirname', 'git', 'env':
-        (tmp_path / name).symlink_to(
-            next(p for p in (Path(d) / name for d in os.environ['PATH'].split(':')) if p.exists())
-        )
-    (tmp_path / 'binenc').symlink_to(BINENC)
-    return str(tmp_path)
+@pytest.fixture
+def laptop(tmp_path):
+    """Runs a command where there is all that submit.sh needs but SLURM."""
+    (path := tmp_path / 'path').mkdir()
+    for program in *map(shutil.which, ('bash', 'dirname', 'git', 'env')), BINENC:
+        (path / Path(program).name).symlink_to(program)
+    return lambda *words: elsewhere(*words, PATH=str(path))
 
 
-def test_without_slurm(tmp_path):
-    """submit.sh says so and names the command that does the same here, and writes nothing."""
-    said = elsewhere('slurm/submit.sh', 'demo', path=without_sbatch(tmp_path))
+def test_without_slurm(laptop, tmp_path):
+    """submit.sh says so and names the command that does the same here; a dry run shows the paper's one array of 360 and
+    one job after it. No file is made."""
+    said = laptop('slurm/submit.sh', 'demo')
     assert said.returncode == 1 and 'binenc sweep' in said.stderr and 'Traceback' not in said.stderr
-
-
-def test_dry_run_of_the_paper(tmp_path):
-    """One array of 360 and one job after it, and no file is made."""
-    said = elsewhere(
-        'slurm/submit.sh', 'cifar10', '--results', tmp_path / 'r', '--dry-run', path=without_sbatch(tmp_path)
-    )
-    assert said.returncode == 0, said.stderr
+    said = laptop('slurm/submit.sh', 'cifar10', '--results', tmp_path / 'r', '--dry-run')
     commands = [line for line in said.stdout.splitlines() if line.startswith('sbatch')]
     assert len(commands) == 2 and '--array=0-359 ' in commands[0] and '--dependency=afterany:JOB1' in commands[1]
     assert not (tmp_path / 'r').exists()
 
 
-def test_ten_thousand_runs(tmp_path):
-    """Planned, submitted (dry) and shown in under 10 s each, of processor time: what else the machine does is not
-    counted."""
-
-    def used():
-        return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
-
-    many = settings(
-        experiment='many',
-        lr=','.join(f'{1e-5 * (i + 1):.6g}' for i in range(125)),
-        replicate=','.join(map(str, range(20))),
-    )
+@pytest.mark.parametrize('words, shown', [(['plan'], '10000 runs'), (['submit', '--dry-run'], '--array=0-990'),
+                                          (['status'], '10000')])
+def test_ten_thousand_runs(laptop, tmp_path, words, shown):
+    """Planned, submitted (dry) and shown in under 10 s each, of processor time."""
+    many = settings(experiment='many', lr=','.join(f'{1e-5 * (i + 1):.6g}' for i in range(125)),
+                    replicate=','.join(map(str, range(20))))
     (tmp_path / 'results' / 'many' / 'runs' / 'x').mkdir(parents=True)
-    for words, shown in ((['plan'], '10000 runs'), (['submit', '--dry-run'], '--array=0-990'), (['status'], '10000')):
-        start = used()
-        said = elsewhere(
-            BINENC,
-            words[0],
-            'demo',
-            *many,
-            '--results',
-            tmp_path / 'results',
-            *words[1:],
-            path=without_sbatch_once(tmp_path),
-        )
-        took = used() - start
-        assert said.returncode == 0 and shown in said.stdout, said.stderr
-        assert took < 10, f'{words[0]} took {took:.1f} s'
-
-
-def without_sbatch_once(tmp_path):
-    """`without_sbatch`, made at the first call."""
-    folder = tmp_path / 'path'
-    if not folder.exists():
-        folder.mkdir()
-        without_sbatch(folder)
-    return str(folder)
-
-
-@pytest.mark.parametrize('flags', [['--gres=gpu:a100:1'], ['--time=5'], []])
-def test_user_flags_come_last(flags):
-    """sbatch takes the last of two flags: the user's."""
-    command = array_command(replace(PAPER, flags=tuple(flags)), 0, 360)
-    options = command[: command.index('slurm/train.sbatch')]
-    assert options[len(options) - len(flags) :] == flags
+    before = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+    said = laptop(BINENC, words[0], 'demo', *many, '--results', tmp_path / 'results', *words[1:])
+    assert said.returncode == 0 and shown in said.stdout, said.stderr
+    assert sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - before < 10
 
 
 @pytest.fixture
@@ -214,10 +168,8 @@ def test_a_run_folder_that_cannot_be_written(planned, as_job, capsys, tmp_path):
 def test_a_task_that_may_not_be_requeued(planned, as_job, monkeypatch, capsys):
     """It says that the job that draws goes on with its runs."""
 
-    def refuse(*words):
-        raise UserError('scontrol refused: Requested operation is presently disabled')
-
-    monkeypatch.setattr('binenc.slurm.scheduler', refuse)
+    refused = UserError('scontrol refused: Requested operation is presently disabled')
+    monkeypatch.setattr('binenc.slurm.scheduler', Mock(side_effect=refused))
     monkeypatch.setattr('binenc.slurm.Sweep', lambda *_, **__: lambda: SimpleNamespace(outcome={}))
     assert run_task(planned(Run(**TINY)), 0) == 0
     said = capsys.readouterr().out
@@ -226,8 +178,6 @@ def test_a_task_that_may_not_be_requeued(planned, as_job, monkeypatch, capsys):
 
 def test_figures_after_every_run_failed(tmp_path, monkeypatch, capsys):
     """Nothing can be drawn: the job says so by failing, and still lists the runs."""
-    from binenc import commands
-
     monkeypatch.setattr('binenc.commands.submit_again', lambda e, s: [])
     e = EXPERIMENTS['demo'].override(model='bin_enc', replicate=0, experiment='lost')
     keep_experiment(e, tmp_path)
@@ -240,28 +190,6 @@ def test_figures_after_every_run_failed(tmp_path, monkeypatch, capsys):
 
 ONE = dict(model='bin_enc', replicate='0,1', lr='1e-3', **TINY)
 RUNS = expand(EXPERIMENTS['demo'].override(**{**TINY, 'model': 'bin_enc', 'replicate': [0, 1], 'lr': [1e-3]}))
-
-
-@pytest.fixture
-def slurm_says(tmp_path, monkeypatch):
-    """Sets what SLURM's commands do, in the shell's words; returns a function that tells what they were asked."""
-    asked = tmp_path / 'asked'
-    asked.touch()
-    (tmp_path / 'bin').mkdir()
-    monkeypatch.setenv('PATH', str(tmp_path / 'bin'), prepend=':')
-    monkeypatch.setenv('BINENC_REPO', str(REPO))
-    for name in 'SLURM_CLUSTERS', 'SBATCH_CLUSTERS':
-        monkeypatch.delenv(name, raising=False)
-
-    def answer(**scripts):
-        for name in ('sbatch', 'squeue', 'scancel', 'scontrol'):
-            script = tmp_path / 'bin' / name
-            script.write_text(f'#!/bin/sh\necho "{name} $*" >> {asked}\n{scripts.get(name, "")}\n', encoding='utf-8')
-            script.chmod(0o755)
-        return lambda name: [line for line in asked.read_text(encoding='utf-8').splitlines() if line.startswith(name)]
-
-    answer()
-    return answer
 
 
 ARRAY = 'case "$*" in *--array*) {} ;; *) {} ;; esac'
@@ -428,31 +356,21 @@ def test_tasks_that_died_before_a_run_began(slurm_says, command, planned, tmp_pa
     assert slurm.to_continue(RUNS, s.results_dir) == RUNS
 
 
-def test_as_many_rounds_as_make_progress(slurm_says, planned, tmp_path, capsys):
-    """A run is given up when ten starts in a row, in however many jobs, completed no epoch, and that is said."""
-    from binenc.commands import failed_lines
-
-    plan = planned(RUNS[0], jobs={'5': [0, 1]})
-    s, folder = recorded(plan), run_folder(RUNS[0], tmp_path / 'results')
-    for start in range(30):
-        write_json(folder / 'job.json', {'job': '5_0', 'starts': start, 'log': '', 'epoch': start, 'in_vain': 0})
-        write_json(folder / 'progress.json', {'epoch': start + 1})
-        assert slurm.to_continue(RUNS[:1], s.results_dir) == RUNS[:1]
-    write_json(folder / 'job.json', {'job': '5_0', 'starts': 30, 'log': '', 'epoch': 40, 'in_vain': 9})
+@pytest.mark.parametrize('record, log, words', [
+    ({'starts': 30, 'epoch': 40, 'in_vain': 9}, '', ['given up after 10 starts']),
+    ({'starts': 1}, 'task starts: 5_0\nslurmstepd: error: Detected 1 oom_kill event in StepId=5.batch',
+     ['OUT_OF_MEMORY', '--mem-per-cpu', '5_0.out']),
+])
+def test_why_a_run_is_given_up(slurm_says, planned, tmp_path, record, log, words):
+    """Ten starts in a row, in however many jobs, completed no epoch; or what to ask for."""
+    s = recorded(planned(RUNS[0], jobs={'5': [0, 1]}))
+    (tmp_path / '5_0.out').write_text(log, encoding='utf-8')
+    folder = run_folder(RUNS[0], s.results_dir)
+    write_json(folder / 'job.json', {'job': '5_0', 'log': str(tmp_path / '5_0.out'), **record})
+    write_json(folder / 'progress.json', {'epoch': 31})
     assert slurm.to_continue(RUNS[:1], s.results_dir) == []
-    [said] = failed_lines([(RUNS[0], 'interrupted', '')], s.results_dir)
-    assert 'given up after 10 starts' in said
-
-
-def test_out_of_memory_says_what_to_ask_for(slurm_says, planned, tmp_path):
-    from binenc.commands import failed_lines
-
-    planned(RUNS[0], jobs={'5': [0, 1]})
-    log, results = tmp_path / '5_0.out', tmp_path / 'results'
-    log.write_text('task starts: 5_0\nslurmstepd: error: Detected 1 oom_kill event in StepId=5.batch', encoding='utf-8')
-    write_json(run_folder(RUNS[0], results) / 'job.json', {'job': '5_0', 'starts': 1, 'log': str(log)})
-    [said] = failed_lines([(RUNS[0], 'interrupted', '')], results)
-    assert 'OUT_OF_MEMORY' in said and '--mem-per-cpu' in said and str(log) in said
+    [said] = commands.failed_lines([(RUNS[0], 'interrupted', '')], s.results_dir)
+    assert all(word in said for word in words), said
 
 
 @pytest.mark.parametrize('broken', ['squeue', 'scancel'])

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from binenc.data import best_device
 from binenc.errors import UserError
 from binenc.files import short_name, write_bytes
 from helpers import REPO, environment
@@ -43,7 +44,6 @@ def test_names_of_parts_fit_into_a_folder(text, tmp_path):
 
 def test_a_gpu_that_is_hidden_is_not_missed(monkeypatch):
     """Empty and -1 both mean that somebody wants the CPU."""
-    from binenc.data import best_device
     monkeypatch.setattr('torch.cuda.is_available', lambda: False)
     monkeypatch.setenv('SLURM_JOB_GPUS', '0')
     for hidden in '', '-1':
@@ -52,17 +52,6 @@ def test_a_gpu_that_is_hidden_is_not_missed(monkeypatch):
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '0')
     with pytest.raises(UserError, match='this job was given GPU 0, but torch cannot use it'):
         best_device()
-
-
-def test_a_dollar_is_no_mathematics(tmp_path):
-    import matplotlib.pyplot as plt
-
-    from binenc.figures import STYLE
-    with plt.rc_context(STYLE):
-        figure, ax = plt.subplots()
-        ax.set_title('$a_$ and $b')
-        figure.savefig(tmp_path / 'a.png')
-        plt.close(figure)
 
 
 def test_a_python_that_is_too_old(tmp_path):
@@ -78,20 +67,3 @@ def test_a_python_that_is_too_old(tmp_path):
     first, *_ = done.stderr.splitlines()
     assert first == 'Python 3.11 or newer is needed, and this is 3.10.2: name one, as in make PYTHON=python3.11'
     assert done.returncode and not venv.exists()
-
-
-CODE = {  # a line -> whether it leaves the encoding to the locale
-    'open("a")': True, 'open("a", "w")': True, 'open("a", mode="w")': True, 'path.open()': True,
-    'path.open("w")': True, 'path.read_text()': True, 'path.write_text("a")': True,
-    'path.read_text(errors="replace")': True, 'open("a", encoding="utf-8")': False, 'open("a", "rb")': False,
-    'path.open("wb")': False, 'path.read_text(encoding="utf-8")': False, 'path.read_text("utf-8")': False,
-    'path.write_text("a", encoding="utf-8")': False, 'Image.open(path)': False, 'path.read_bytes()': False,
-}
-
-
-@pytest.mark.parametrize('line', CODE)
-def test_rule_of_style_on_encodings(line):
-    from importlib.util import module_from_spec, spec_from_file_location
-    spec = spec_from_file_location('lint', REPO / '.ci' / 'lint.py')
-    spec.loader.exec_module(lint := module_from_spec(spec))
-    assert bool(list(lint.locale_problems(line))) is CODE[line]

@@ -4,19 +4,23 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 import torch
 
 from binenc.errors import UserError, shown, unknown
+from binenc.experiment import EXPERIMENTS, expand
+from binenc.figures import StoredResults
 from binenc.files import SUMS, read_stored, write_stored
 from binenc.head import BinaryEncodingHead
-from binenc.results import keep_results, merge
+from binenc.results import diverged_line, keep_results, merge
 from binenc.run import Run
-from binenc.store import keep_experiment, run_folder, stored_experiment, tidy
+from binenc.store import default_place, keep_experiment, run_folder, tidy
+from binenc.tables import accuracy_table, as_markdown, auroc_table, code_summary
 from binenc.training import train
-from helpers import REPO, TINY, environment, stored
+from helpers import REPO, TINY, environment, run_notebook_here, stored
 
 COUNTS = {'kills': 6, 'damages': 5, 'inputs': 24, 'images': 2}
 
@@ -73,34 +77,14 @@ def test_leftovers_of_a_run_that_is_computed_stay(results, tiny):
     assert (folder / 'checkpoint.pt').exists()
 
 
-def small_experiment(models=('bin_enc',)):
-    from binenc.experiment import EXPERIMENTS
-    return EXPERIMENTS['demo'].override(experiment='small', model=list(models), lr=1e-3, replicate=0,
-                                        **{**TINY, 'val_fraction': 0.1})
-
-
-def compute(experiment, results):
-    from binenc.experiment import expand
-    keep_experiment(experiment, results)
-    for run in expand(experiment):
-        train(run, results)
-    keep_results(experiment, results)
-
-
-def test_parts_of_tables_and_of_merges_are_removed(tmp_path):
+def test_parts_of_tables_and_of_merges_are_removed(finished, copy):
     """What a killed `figures` or `merge` left in an experiment's folder goes with the next one."""
-    both, first, second = (small_experiment(models) for models in (('bin_enc', 'no_pen'), ('bin_enc',), ('no_pen',)))
-    compute(first, tmp_path / 'a')
-    compute(second, tmp_path / 'b')
-    part = tmp_path / 'a' / 'small' / 'runs' / '.no_pen-lr0.001-r0.01234567'
-    part.mkdir()
-    small = part.parents[1]
-    for path in part / 'metrics.json', small / '.runs.csv.01234567', small / 'latents' / '.a.npz.01234567':
+    tiny = copy / 'results' / 'tiny'
+    (part := tiny / 'runs' / '.no_pen-lr0.001-r0.01234567').mkdir()
+    for path in part / 'metrics.json', tiny / '.runs.csv.01234567', tiny / 'latents' / '.a.npz.01234567':
         path.write_text('half', encoding='utf-8')
-    merge(tmp_path / 'b', tmp_path / 'a')
-    assert not list((tmp_path / 'a').rglob('.*.01234567'))
-    assert set(stored_experiment('small', tmp_path / 'a').models) == set(both.models)
-    assert set(pd.read_csv(tmp_path / 'a' / 'small' / 'runs.csv').model) == {'bin_enc', 'no_pen'}
+    merge(finished / 'results', copy / 'results')
+    assert not list(copy.rglob('.*.01234567'))
 
 
 def test_the_list_does_not_depend_on_the_way(tmp_path):
@@ -119,13 +103,6 @@ def test_errors_show_a_value_on_one_line():
         Run(nodes=torch.zeros(50, 4))
 
 
-@pytest.mark.parametrize('name', [None, 3, torch.zeros(9), ['digits']])
-def test_data_set_that_is_no_name(name):
-    from binenc.data import load_data
-    with pytest.raises(UserError, match="^unknown dataset .*choose one of digits"):
-        load_data(name)
-
-
 @pytest.mark.parametrize('given', [None, 'text', [1., 2.], torch.zeros(3, 5), torch.zeros(()), torch.zeros(3, 8) + 1j])
 def test_head_refuses_what_are_no_features(given):
     with pytest.raises(ValueError, match=r'a tensor \(n, 8\) of real numbers is needed'):
@@ -139,26 +116,15 @@ def test_head_refuses_wrong_sizes(wrong):
         BinaryEncodingHead(**{**dict(in_features=8, nodes=4, num_classes=3), **wrong})
 
 
-@pytest.mark.parametrize('dtype', [torch.float64, torch.float16, torch.bfloat16])
-def test_head_in_every_precision(dtype):
-    """`net.double()`, `.half()` and `.bfloat16()` work; z and logits are float32, or float64."""
-    head = BinaryEncodingHead(8, 4, 3, activation='relu').to(dtype)
-    logits, z = head(torch.ones(2, 8, dtype=dtype))
-    assert logits.dtype == z.dtype == torch.promote_types(dtype, torch.float32) and z.min() >= 0
-
-
 @pytest.mark.parametrize('lrs', [(1e-3, 1e15), (1e15,)], ids=['one of two', 'all'])
 def test_diverged_runs_are_marked_listed_and_the_rest_is_drawn(lrs, tmp_path):
     """A learning rate of 1e15 gives numbers that are not finite; its accuracy still counts for the selection."""
-    from dataclasses import replace
-
-    from binenc.figures import StoredResults
-    from binenc.results import collect, diverged_line
-    from binenc.tables import accuracy_table, as_markdown, auroc_table, code_summary
-
-    experiment = replace(small_experiment(('bin_enc', 'no_pen')), lrs=lrs)
-    compute(experiment, tmp_path)
-    runs = collect('small', tmp_path)
+    experiment = replace(EXPERIMENTS['demo'].override(experiment='small', model=['bin_enc', 'no_pen'], replicate=0,
+                                                      **{**TINY, 'val_fraction': 0.1}), lrs=lrs)
+    keep_experiment(experiment, tmp_path)
+    for run in expand(experiment):
+        train(run, tmp_path)
+    runs, _ = keep_results(experiment, tmp_path)
     bad = set(runs.id[runs.lr == 1e15])
     assert runs.finished.all() and set(runs.id[runs.diverged == 1]) == bad
     line = diverged_line(runs)
@@ -167,15 +133,11 @@ def test_diverged_runs_are_marked_listed_and_the_rest_is_drawn(lrs, tmp_path):
     for table in accuracy_table, auroc_table, code_summary:
         text = as_markdown(table(results), results.captions())
         assert '| BinEnc |' in text and line in text
-    if len(lrs) == 2:
-        assert not set(results.selected['small'].id) & bad and accuracy_table(results)['mean'].notna().all()
+    assert len(lrs) == 1 or not set(results.selected['small'].id) & bad
 
 
 def test_the_notebook_stores_in_the_folder_where_it_is_executed(tmp_path, monkeypatch):
     """`papermill nbs/train.ipynb out.ipynb` from a repository's root, and the same opened in nbs/."""
-    from binenc.store import default_place
-    from helpers import run_notebook_here
-
     monkeypatch.chdir(tmp_path)
     run_notebook_here('4_training/train.ipynb', 'out.ipynb', dict(TINY, epochs=1, lr=1e-3))
     assert len(list((tmp_path / 'results' / 'scratch' / 'runs').glob('*/metrics.json'))) == 1
