@@ -129,23 +129,43 @@ def write_reference(folder):
 
 
 def reference_page(module):
-    """What a module exports: signatures with their comments, docstrings, fields."""
+    """What a module exports: signatures with their comments, docstrings, fields, and the methods of classes."""
     shown = [f'## {name}\n\n```python\n{head_of(value)}\n```' for name in module.__all__
              if inspect.isroutine(value := getattr(module, name)) or inspect.isclass(value)]
     return '\n\n'.join([f'# {module.__name__}', module.__doc__, *shown]) + '\n'
 
 
 def head_of(value):
-    """The source of a function or class up to the end of its docstring and fields."""
+    """The source of a function up to the end of its docstring; of a class also its fields, constructor and methods."""
     source = textwrap.dedent(inspect.getsource(value))
-    body = ast.parse(source).body[0].body
-    head = list(itertools.takewhile(is_docstring_or_field, body))
-    return '\n'.join(source.splitlines()[:head[-1].end_lineno] if head else source.splitlines()[:body[0].lineno - 1])
+    return '\n'.join(head_lines(ast.parse(source).body[0], source.splitlines()))
+
+
+def head_lines(statement, lines):
+    """Those that say how a function, or a class and what is public in it, is called."""
+    in_class = isinstance(statement, ast.ClassDef)
+    head = list(itertools.takewhile(is_docstring_or_field if in_class else is_docstring, statement.body))
+    end = head[-1].end_lineno if head else first_line(statement.body[0]) - 1
+    yield from lines[first_line(statement) - 1:max(end, statement.lineno)]
+    for method in (part for part in statement.body if in_class and isinstance(part, ast.FunctionDef)):
+        if method.name in ('__init__', '__call__') or not method.name.startswith('_'):
+            yield from ['', *head_lines(method, lines)]
+
+
+def first_line(statement):
+    """Where it begins, counted from 1: with its decorators."""
+    return min([statement.lineno, *(each.lineno for each in getattr(statement, 'decorator_list', ()))])
+
+
+def is_docstring(statement):
+    """Whether it is a text that stands by itself."""
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
 
 
 def is_docstring_or_field(statement):
-    """Whether a statement says what a function or class is, rather than does it."""
-    return isinstance(statement, ast.AnnAssign) or isinstance(getattr(statement, 'value', None), ast.Constant)
+    """Whether a statement says what a class is, rather than does it."""
+    plain = isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant)
+    return isinstance(statement, ast.AnnAssign) or plain or is_docstring(statement)
 
 
 def only_pictures_and_tables(folder, names):

@@ -19,9 +19,10 @@ from .head import BinaryEncodingHead
 
 # %% ../nbs/1_layer/04_attaching.ipynb #75a52de0
 class AttachedHead(BinaryEncodingHead):
-    "A `BinaryEncodingHead` that gives logits alone. `latents(model)` hands out z of its last call."
+    """A `BinaryEncodingHead`, made from the same `sizes` (in_features, nodes, num_classes) and `options`, that gives
+    logits alone. `latents(model)` hands out z of its last call."""
     _is_replica: bool = False # nn.DataParallel says so to its copies
-    def __init__(self, *sizes: Any, **options: Any): # those of BinaryEncodingHead
+    def __init__(self, *sizes: Any, **options: Any):
         super().__init__(*sizes, **options)
         self._kept = threading.local() # z, and asked: whether to keep it outside of training too
 

@@ -188,10 +188,10 @@ def fit_scale(
 @dataclass(frozen=True)
 class Calibration:
     "Calibration error and cross entropy of test images, as they are and with a scale fitted on other test images."
-    ece: float
+    ece: float           # expected calibration error, 0 to 1
     loss: float          # mean cross entropy in nats
-    rescaled_ece: float
-    rescaled_loss: float
+    rescaled_ece: float  # the same with the fitted scale
+    rescaled_loss: float # in nats
     scale: float         # geometric mean of the fitted scales
 
 def calibration(

@@ -60,8 +60,13 @@ def lightning_callback(
 
 # %% ../nbs/2_measures/09_frameworks.ipynb #b467c1bf
 class CompressedLoss:
-    "For `class CompressedTrainer(CompressedLoss, transformers.Trainer): pass`; one more argument, `schedule`."
-    def __init__(self, *arguments: Any, schedule: GammaSchedule, **options: Any):
+    """For `class CompressedTrainer(CompressedLoss, transformers.Trainer): pass`, which is made from the `arguments` and
+    `options` of the trainer and a schedule. Its model has an attached head."""
+    def __init__(self,
+        *arguments: Any,
+        schedule: GammaSchedule, # of the optimizer's steps
+        **options: Any,
+    ):
         super().__init__(*arguments, **options)
         self.schedule = schedule
 

@@ -114,10 +114,10 @@ class BinaryEncodingHead(nn.Module):
 
 # %% ../nbs/1_layer/02_head.ipynb #ce398eb6
 class DirectHead(nn.Module):
-    "A linear output layer alone."
+    "A linear output layer alone. ValueError for an argument that cannot be used."
     def __init__(self,
-        in_features: int,
-        num_classes: int,
+        in_features: int, # width of the features that it is given
+        num_classes: int, # K, the number of logits
         dropout: float = 0., # share of the features that is set to zero in training
         device: torch.device | str | int | None = None, # of the weights
         dtype: torch.dtype | None = None, # of the weights
@@ -138,15 +138,17 @@ def _directions(x: object, weight: Tensor) -> Tensor:
     return F.normalize(_as_numbers(x, weight))
 
 class UnitLinear(ExactLinear):
-    "An exact layer that divides the weights of each output by their length: cosines, for inputs of length 1."
+    """An `ExactLinear`, made in the same way from `in_features, out_features, bias, device, dtype`, that divides the
+    weights of each output by their length: cosines, for inputs of length 1."""
     def forward(self, input: Tensor) -> Tensor: # (n, in_features) -> (n, out_features), float32 or float64
         return _exactly(input, _directions(self.weight, self.weight), self.bias)
 
 class CosineHead(nn.Module):
-    "An output layer that sees directions only: logits are `scale` times the cosine of features and weights."
+    """An output layer that sees directions only: logits are `scale` times the cosine of features and weights.
+    ValueError for an argument that cannot be used."""
     def __init__(self,
-        in_features: int,
-        num_classes: int,
+        in_features: int, # width of the features that it is given
+        num_classes: int, # K, the number of logits
         scale: float = 64., # the largest logit
         device: torch.device | str | int | None = None, # of the weights
         dtype: torch.dtype | None = None, # of the weights

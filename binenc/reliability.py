@@ -72,7 +72,7 @@ class ClassGaussians:
     "A Gaussian for each class that has a correctly classified train sample."
     centre: Tensor # (d,) mean of each node over all train samples, float64
     scale: Tensor  # (d,) its standard deviation; inf for a constant node, which so drops out
-    of_class: dict[int, Gaussian]
+    of_class: dict[int, Gaussian] # class -> its Gaussian, of standardised nodes
     names: tuple[str, ...] | None = None # of the classes 0, 1, ...; None where labels are numbers
 
 def _checked(z: Tensor, *labels: Tensor, names: tuple[str, ...] | None = None) -> tuple[Tensor, ...]:

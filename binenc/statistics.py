@@ -29,7 +29,7 @@ class Summary:
     std: float  # ddof 1; NaN for fewer than two numbers
     n: int      # how many numbers
     low: float  # ends of the 95% interval of the mean; NaN for fewer than two numbers
-    high: float
+    high: float # the upper one
 
 def summarise(
     values: Iterable[float], # what is not finite does not count
@@ -232,13 +232,13 @@ SUPPORTED, CONTRADICTED, EQUIVALENT, UNDECIDED = 'supported', 'not supported', '
 @dataclass(frozen=True)
 class Verdict:
     "What several comparisons say of one claim; all p are NaN where there is no test."
-    verdict: str
+    verdict: str          # for example 'supported' or 'undecided'
     p: float              # of the claim, before Holm's correction
-    p_holm: float
+    p_holm: float         # after it
     p_against: float      # of its opposite
-    p_against_holm: float
+    p_against_holm: float # after Holm's correction
     p_equivalent: float   # of being nowhere worse
-    p_equivalent_holm: float
+    p_equivalent_holm: float # after Holm's correction
 
 def verdicts(
     claims: Sequence[Sequence[Comparison]], # of each claim of a family: every comparison that it names

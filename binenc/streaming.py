@@ -27,7 +27,9 @@ except ImportError:
 class _Streamed(Metric):
     is_differentiable, higher_is_better, full_state_update = False, None, False
 
-    def __init__(self, **kwargs: object):
+    def __init__(self,
+        **kwargs: object, # of torchmetrics' Metric
+    ):
         if Metric is object:
             raise ImportError(f'{type(self).__name__} needs torchmetrics: install it with pip install torchmetrics')
         super().__init__(**kwargs)
@@ -162,7 +164,9 @@ class CollapseMetrics(_Streamed):
 class ReliabilityMetrics(_Streamed):
     """How well a score finds mistakes: `update(distance, wrong)` with a score (n,), larger for the more suspicious, and
     (n,) bool; `compute()` for a dict of auroc, augrc, aurc, risk_at_80 and fpr_at_95."""
-    def __init__(self, **kwargs: object):
+    def __init__(self,
+        **kwargs: object, # of torchmetrics' Metric
+    ):
         super().__init__(**kwargs)
         self.add_state('distance', [], dist_reduce_fx='cat')
         self.add_state('wrong', [], dist_reduce_fx='cat')
@@ -180,7 +184,9 @@ class ReliabilityMetrics(_Streamed):
 class CalibrationMetrics(_Streamed):
     """How honest the confidence is: `update(confidence, right)` with the probability (n,) of the predicted class and
     (n,) bool; `compute()` for a dict of calibration_error and adaptive_calibration_error."""
-    def __init__(self, **kwargs: object):
+    def __init__(self,
+        **kwargs: object, # of torchmetrics' Metric
+    ):
         super().__init__(**kwargs)
         self.add_state('confidence', [], dist_reduce_fx='cat')
         self.add_state('right', [], dist_reduce_fx='cat')

@@ -16,11 +16,12 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils import prune
 from torch.utils.checkpoint import checkpoint
 
 from binenc.attaching import attach, keep_latents, last_linear, latents
 from binenc.errors import UserError
-from binenc.head import compression_loss
+from binenc.head import BinaryEncodingHead, compression_loss
 
 torch.set_num_threads(1)  # a process with threads may not be forked
 X = torch.randn(12, 1, 6, 6, generator=torch.Generator().manual_seed(0))
@@ -267,24 +268,67 @@ def test_vmap_and_gradients_per_image():
     torch.testing.assert_close({name: gradient.mean(0) for name, gradient in each.items()}, gradients(model))
 
 
-def train_apart(rank, folder):
+def with_head(is_attached):
+    """The same network, with a head of its own kind or an attached one, and its loss."""
+    if is_attached:
+        return attached(), loss
+    torch.manual_seed(1)
+    model = nn.Sequential(*network()[:-1], BinaryEncodingHead(8, 2, 4))
+
+    def of_both(module, x=X, y=Y):
+        logits, z = module(x)
+        return F.cross_entropy(logits, y) + compression_loss(z)
+    return model, of_both
+
+
+def train_apart(rank, folder, is_attached):
     """One of two processes: half of the images each, by DistributedDataParallel."""
     dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)
-    model = attached()
+    model, loss_of = with_head(is_attached)
     model[1].eval()
     parallel = nn.parallel.DistributedDataParallel(model)
-    loss(parallel, X[rank::2], Y[rank::2]).backward()
+    loss_of(parallel, X[rank::2], Y[rank::2]).backward()
     torch.save(gradients(model), folder / f'{rank}.pt')
     dist.destroy_process_group()
 
 
-def test_distributed_data_parallel(tmp_path):
-    """Two processes have the gradients of one with all images."""
-    model = attached()
+@pytest.mark.parametrize('is_attached', [True, False])
+def test_distributed_data_parallel(is_attached, tmp_path):
+    """Two processes have the gradients of one with all images, with an attached head and with a head alone."""
+    model, loss_of = with_head(is_attached)
     model[1].eval()
-    loss(model).backward()
+    loss_of(model).backward()
     expected = gradients(model)
-    mp.start_processes(train_apart, (tmp_path,), nprocs=2, start_method='fork')
+    mp.start_processes(train_apart, (tmp_path, is_attached), nprocs=2, start_method='fork')
     for rank in range(2):
         torch.testing.assert_close(torch.load(tmp_path / f'{rank}.pt', weights_only=True), expected)
 
+
+def test_tools_that_find_layers():
+    """Hooks on every inner layer are called, pruned weights stay zero in training, a replaced layer is used, and dynamic
+    quantisation converts the rest and leaves the head exact."""
+    model, seen = attached(), []
+    for name, layer in model[7].named_modules():
+        layer.register_forward_hook(lambda *_, name=name: seen.append(name))
+    loss(model)
+    assert set(seen) == {name for name, _ in model[7].named_modules()} > {'penultimate.0', 'output'}
+
+    model = attached()
+    layer = model[7].penultimate[0]
+    prune.random_unstructured(layer, 'weight', 0.5)
+    zero, optimizer = layer.weight == 0, torch.optim.SGD(model.parameters(), lr=0.1)
+    loss(model).backward()
+    optimizer.step()
+    loss(model)
+    assert zero.sum() == 8 and (layer.weight[zero] == 0).all() and layer.weight_orig.grad[~zero].abs().sum() > 0
+
+    model = attached()
+    model[7].penultimate[0] = nn.Sequential(nn.Linear(8, 3), nn.Tanh(), nn.Linear(3, 2))
+    loss(model).backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+    model = attached().eval()
+    converted = torch.ao.quantization.quantize_dynamic(model, {nn.Linear}, torch.qint8)
+    assert 'quantized' in type(converted[5]).__module__ and converted[7].output.weight.dtype == torch.float32
+    features = torch.randn(5, 8)
+    torch.testing.assert_close(converted[7](features), model[7](features))

@@ -1,29 +1,57 @@
 """The book: every chapter and module has a page, and a browser shows the pages and finds words without the internet."""
 
+import importlib
+import inspect
 import os
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
 from browser import measured, needs_browser
+from docs import reference_page
 from helpers import REPO
+from lint import chapters
 
 BOOK = os.environ.get('BINENC_BOOK')
-pytestmark = pytest.mark.skipif(BOOK is None, reason='the book takes half a minute: "make docs" builds it and tests it')
 
 
 @pytest.fixture(scope='module')
 def book(tmp_path_factory):
     """A copy of the site that `make docs` built, with the demo's report."""
+    if BOOK is None:
+        pytest.skip('the book takes half a minute: "make docs" builds it and tests it')
     return Path(shutil.copytree(BOOK, tmp_path_factory.mktemp('book') / 'site'))
+
+
+def unexplained(kind, shown, anything):
+    """Parameters of a class's constructor that the reference does not show, or (unless anything will do) says nothing
+    of; nobody makes errors and protocols."""
+    made = not issubclass(kind, Exception) and not getattr(kind, '_is_protocol', False)
+    names = inspect.signature(kind).parameters if made else []
+    for name in names:
+        word = re.search(rf'\b{name}\b', kind.__doc__ or '') or re.search(rf'^ *\**{name}\b.*# \S', shown, re.M)
+        if not word and not (anything and re.search(rf'\b{name}\b', shown)):
+            yield f'{kind.__name__}: {name}'
+
+
+def test_the_reference_shows_how_a_class_is_made():
+    """Each parameter of each public class; in the layer and the measures with what it means, its shape or its unit."""
+    found = []
+    for name, chapter in chapters().items():
+        module = importlib.import_module(f'binenc.{name}')
+        shown = dict(re.findall(r'^## (\w+)\n\n```python\n(.*?)\n```$', reference_page(module), re.M | re.S))
+        kinds = [value for each in module.__all__ if inspect.isclass(value := getattr(module, each))]
+        found += [line for kind in kinds for line in unexplained(kind, shown[kind.__name__], chapter > '3')]
+    assert not found
 
 
 def test_every_page_is_there(book):
     """A page for each chapter and each module, the report, and none without a way to it."""
-    chapters = {path.stem for path in (REPO / 'nbs').glob('*/[0-9]*.ipynb')}
-    assert chapters == {path.stem for path in (book / 'chapters').glob('*/[0-9]*.html')}
-    modules = {name.partition('_')[2] for name in chapters}
+    numbered = {path.stem for path in (REPO / 'nbs').glob('*/[0-9]*.ipynb')}
+    assert numbered == {path.stem for path in (book / 'chapters').glob('*/[0-9]*.html')}
+    modules = {name.partition('_')[2] for name in numbered}
     assert modules == {path.stem for path in (book / 'reference').glob('*.html')}
     front = (book / 'index.html').read_text(encoding='utf-8')
     assert (book / 'reports' / 'demo.html').exists()
