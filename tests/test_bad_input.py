@@ -168,20 +168,16 @@ def test_damaged_metrics(command, tables_here, copy):
     run is repeated."""
     path = one_run(copy) / 'metrics.json'
     whole = path.read_bytes()
-    others = {k: v for k, v in contents(copy / 'results' / 'tiny' / 'runs').items() if k.parts[0] != path.parent.name}
     for content in '', '{"train_accuracy": 0.9', '[1, 2]', '\0' * 100:
         path.write_text(content, encoding='utf-8')
-        done = command('status', 'tiny', cwd=copy)
-        assert done.returncode == 0 and re.search(r'damaged +1\b', done.stdout), done.stdout
-        assert str(path.relative_to(copy)) in done.stdout and 'remove it' in done.stdout
-        refused(command('run', 'tiny', *settings(model='bin_enc', replicate=0), cwd=copy), 'metrics.json', 'remove it')
+        said = command('status', 'tiny', cwd=copy).stdout
+        assert re.search(r'damaged +1\b', said) and f'{path.relative_to(copy)}' in said and 'remove it' in said, said
+    refused(command('run', 'tiny', *settings(model='bin_enc', replicate=0), cwd=copy), 'metrics.json', 'remove it')
     (copy / 'results' / 'tiny' / 'runs.csv').unlink()  # where the numbers are kept as well
-    done = command('figures', 'tiny', cwd=copy)
-    assert done.returncode == 0 and '1 of 8 runs' in done.stdout and path.parent.name in done.stdout, done.stdout
+    said = command('figures', 'tiny', cwd=copy).stdout
+    assert '1 of 8 runs' in said and path.parent.name in said, said
     path.unlink()
-    assert command('sweep', 'tiny', cwd=copy).returncode == 0
-    assert path.read_bytes() == whole
-    assert others.items() <= contents(copy / 'results' / 'tiny' / 'runs').items()
+    assert command('sweep', 'tiny', cwd=copy).returncode == 0 and path.read_bytes() == whole
 
 
 @pytest.mark.parametrize('name, kept', [('history.csv', 15), ('history.csv', 3000), ('latents.npz', 1000),

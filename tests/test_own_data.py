@@ -185,16 +185,16 @@ def by_split(i):
     return 'train' if i < 18 else 'val' if i < 24 else 'test'
 
 
-def as_folder(place, x, y, val='val'):
-    write_images(place / 'mine', x, [f'{by_split(i).replace("val", val)}/{y[i]}/{i:02}.png' for i in range(len(x))])
+def as_folder(place, x, y, val='val', split=by_split):
+    parts = [f'{split(i)}/'.replace('val', val) if split else '' for i in range(len(x))]
+    write_images(place / 'mine', x, [f'{part}{y[i]}/{i:02}.png' for i, part in enumerate(parts)])
     return 'folder:mine'
 
 
-def as_table(place, x, y):
+def as_table(place, x, y, split=by_split):
     write_images(place, x, [f'mine/{i}.png' for i in range(len(x))])
-    lines = [f'mine/{i}.png,{y[i]},{by_split(i)}\n' for i in range(len(x))]
-    (place / 'mine.csv').write_text('path,label,split\n' + ''.join(lines), encoding='utf-8')
-    return 'file:mine.csv'
+    lines = [f'mine/{i}.png,{y[i]}' + (f',{split(i)}\n' if split else '\n') for i in range(len(x))]
+    return written(place, ('path,label,split\n' if split else 'path,label\n') + ''.join(lines))
 
 
 def as_hub(place, x, y, kind='csv'):
@@ -236,17 +236,7 @@ def test_every_form_gives_the_same(tmp_path, write):
     assert any('6 validation images of its own' in note for note in splits['train'].notes)
 
 
-def folder_without_split(place, x, y):
-    write_images(place / 'mine', x, [f'{label}/{i:02}.png' for i, label in enumerate(y)])
-    return 'folder:mine'
-
-
-def table_without_split(place, x, y):
-    write_images(place, x, [f'mine/{i}.png' for i in range(len(x))])
-    return written(place, 'path,label\n' + ''.join(f'mine/{i}.png,{label}\n' for i, label in enumerate(y)))
-
-
-@pytest.mark.parametrize('write', [folder_without_split, table_without_split,
+@pytest.mark.parametrize('write', [partial(as_folder, split=None), partial(as_table, split=None),
                                    lambda place, x, y: written(place, dict(x=x, y=y))])
 def test_images_without_a_split(tmp_path, write):
     """Of each class a fifth is for testing, always the same, and it is said; one run trains on what is left."""
