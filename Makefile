@@ -63,8 +63,8 @@ extended: $(VENV)/.binenc ## the tests that can differ, with all four extensions
 core: ## the layer's tests with tests/core/lowest.txt; PINS=newest takes the newest versions
 	$(PYTHON) -m venv $(VENV)-$(PINS)
 	$(VENV)-$(PINS)/bin/python -m pip install --quiet --requirement tests/core/$(PINS).txt
-	PYTHONPATH=. $(VENV)-$(PINS)/bin/python -m pytest --noconftest tests/core tests/test_layer.py tests/test_attach.py \
-		tests/test_reference_values.py tests/test_robustness.py
+	PYTHONPATH=. $(VENV)-$(PINS)/bin/python -m pytest --noconftest tests/core \
+		$(patsubst %,tests/test_%.py,layer attach inputs codes estimator reference_values robustness)
 
 frameworks: ## the layer in timm, Hugging Face, Lightning, peft, ONNX and others
 	$(PYTHON) -m venv $(VENV)-frameworks

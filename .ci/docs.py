@@ -23,7 +23,7 @@ from binenc.store import stored_names
 
 REPO = Path(__file__).parents[1]
 PARTS = {  # of the book -> notebooks below nbs/
-    'Notebooks to run': ['demo', 'explore', 'own_data', 'extend'],
+    'Notebooks to run': ['demo', 'explore', 'own_data', 'in_your_framework', 'extend'],
     'The layer': '1_layer/*',
     'Measures': '2_measures/*',
     'An experiment': '3_experiment/*',

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['AHEAD', 'Rows', 'ImageData', 'as_tensors', 'load_data', 'stratified', 'ranks_in_class', 'imbalanced', 'load_splits',
            'about_images', 'channel_statistics', 'best_device', 'random_crop_flip', 'random_mirror', 'Share', 'ahead',
-           'stays', 'Raw', 'epoch_seed', 'epoch_generator', 'DeviceLoader', 'make_loaders']
+           'stays', 'Raw', 'epoch_seed', 'epoch_generator', 'Normalise', 'DeviceLoader', 'make_loaders']
 
 # %% ../nbs/3_experiment/06_data.ipynb #e425d5e7
 import math
@@ -313,6 +313,23 @@ def epoch_generator(seed: int, epoch: int, device: torch.device | str) -> torch.
     "The random numbers of one epoch: a function of seed and epoch alone."
     return torch.Generator(device).manual_seed(epoch_seed(seed, epoch))
 
+# %% ../nbs/3_experiment/06_data.ipynb #normalis0
+class Normalise:
+    "uint8 images (n, c, h, w) as float32 of mean 0 and deviation 1 over the training images."
+    def __init__(self,
+        mean: Tensor, # (c,) float32, grey levels of the training images, see `channel_statistics`
+        std: Tensor, # (c,) float32, grey levels
+        device: torch.device | str = 'cpu', # where they come out
+    ):
+        self.mean, self.std = mean, std
+        self.scale = (1 / std).to(device).view(1, -1, 1, 1)
+        self.shift = (-mean / std).to(device).view(1, -1, 1, 1)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        "(n, c, h, w) float32 on the device."
+        images = images.to(self.scale.device).to(torch.float32, copy=True)
+        return images.mul_(self.scale).add_(self.shift) # faster than one `addcmul`
+
 # %% ../nbs/3_experiment/06_data.ipynb #de548022
 class DeviceLoader(Raw):
     "Batches of one split on `device`."
@@ -330,16 +347,10 @@ class DeviceLoader(Raw):
         super().__init__(data, torch.device(device))
         self.labels, self.classes, self.share = data.labels.to(device), data.classes, share
         self.batch_size, self.augment, self.flip, self.seed = batch_size, augment, flip, seed
-        self.scale = (1 / std).to(device).view(1, -1, 1, 1)
-        self.shift = (-mean / std).to(device).view(1, -1, 1, 1)
+        self.normalise = Normalise(mean, std, device)
         self.padding = min(data.images.shape[-2:]) // 8
 
     def __len__(self): return len(self.labels)
-
-    def normalise(self, images: Tensor) -> Tensor:
-        "uint8 images as float32 of mean 0 and deviation 1 over the training images."
-        images = images.to(self.device).to(torch.float32, copy=True)
-        return images.mul_(self.scale).add_(self.shift) # faster than one `addcmul`
 
     def in_order(self, batch_size: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         "All (images, labels) as they stand, not augmented: for measuring."

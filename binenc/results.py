@@ -6,9 +6,10 @@
 __all__ = ['KEYS', 'STEP', 'KEPT_BYTES', 'KEPT_WEIGHTS', 'KEPT_OUTPUTS', 'SMALL_WEIGHTS', 'LARGE_WEIGHTS', 'KEPT_ARRAYS',
            'read_run', 'kept_table', 'collect', 'select', 'missing_line', 'diverged_line', 'histories', 'kept_history',
            'wide_history', 'long_history', 'keep_results', 'keep_in', 'with_kept_runs', 'kept_arrays', 'kept_weights',
-           'kept_outputs', 'merge', 'selected_runs', 'attackable', 'keep_attacks']
+           'kept_card', 'kept_outputs', 'merge', 'selected_runs', 'attackable', 'keep_attacks']
 
 # %% ../nbs/5_findings/01_results.ipynb #imports0
+import json
 import math
 import os
 import shutil
@@ -28,9 +29,9 @@ from .files import (
 from .locks import keeping, owning
 from .run import DEFAULTS, Run, fields_of
 from .store import (
-    HISTORY, KEPT_FILES, OUTPUTS, SOURCE, TABLE, WEIGHTS, RunFolder, attack_files, experiment_bytes, experiment_folder,
-    gathered, grown, kept_rows, read_history, resolve_experiment, run_folder, run_path, stored_experiment,
-    stored_names, tidy, weights_path)
+    ABOUT, CARD, HISTORY, KEPT_FILES, OUTPUTS, SOURCE, TABLE, WEIGHTS, RunFolder, attack_files, experiment_bytes,
+    experiment_folder, gathered, grown, kept_rows, model_card, read_history, resolve_experiment, run_folder, run_path,
+    stored_experiment, stored_names, tidy, weights_path)
 
 # %% ../nbs/5_findings/01_results.ipynb #imports1
 if TYPE_CHECKING: # functions import these themselves: others answer sooner without
@@ -200,7 +201,8 @@ def keep_in(folder: Path, experiment: Experiment, results_dir: str | Path) -> 't
     files = {name: _lean(table, folder / name).to_csv(index=False).encode() for name, table in tables}
     steps = table_path(folder, 'history.csv')
     files |= {steps.name: table_bytes(wide_history(history), steps), 'experiment.json': experiment_bytes(experiment)}
-    files |= kept_arrays(selected, results_dir) | kept_weights(selected, results_dir)
+    weights = kept_weights(selected, results_dir)
+    files |= kept_arrays(selected, results_dir) | weights | kept_card(folder, weights, tables[0][1])
     files |= kept_outputs(selected, results_dir)
     files |= attack_files(experiment.name, results_dir)
     write_stored(folder, files, adopt=KEPT_FILES)
@@ -256,7 +258,7 @@ def kept_arrays(selected: 'pd.DataFrame', results_dir: str | Path) -> dict[str, 
     return files
 
 def kept_weights(selected: 'pd.DataFrame', results_dir: str | Path) -> dict[str, bytes]: # by name of the file
-    "`weights/<id>.safetensors` of selected runs that store latents, where they are small enough."
+    "`weights/<id>.safetensors` and `.json` of selected runs that store latents, where they are small enough."
     first = set(selected.drop_duplicates('model').id)
     paths = {row['id']: run_path(row['experiment'], row['id'], results_dir) / WEIGHTS
              for row in selected.to_dict('records') if row['store_latents']}
@@ -266,7 +268,19 @@ def kept_weights(selected: 'pd.DataFrame', results_dir: str | Path) -> dict[str,
         small &= first
     method = first & set(selected.id[selected.model == PAPER_ARMS[0]])
     kept = [run_id for run_id in sizes if run_id in small or run_id in method and sizes[run_id] <= LARGE_WEIGHTS]
-    return {f'weights/{run_id}.safetensors': read_stored(paths[run_id]) for run_id in kept}
+    beside = {f'weights/{run_id}.json': paths[run_id].with_name(ABOUT) for run_id in kept}
+    weights = {f'weights/{run_id}.safetensors': paths[run_id] for run_id in kept}
+    return {name: read_stored(path) for name, path in (weights | beside).items() if path.exists()} # older runs lack one
+
+def kept_card(folder: Path, new: dict[str, bytes], runs: 'pd.DataFrame') -> dict[str, bytes]: # by name of the file
+    "`weights/README.md` of all weights that are kept in an experiment's folder or are `new` in it, with their numbers."
+    abouts = {path.stem: read_json(path, read_stored) for path in sorted((folder / 'weights').glob('*.json'))}
+    abouts |= {about['id']: about for name, content in sorted(new.items())
+               if name.endswith('.json') and (about := json.loads(content))}
+    rows = {row['id']: row for row in runs[runs.id.isin(list(abouts))].to_dict('records')}
+    ids = sorted(rows)
+    networks = [(abouts[run_id], rows[run_id]) for run_id in ids]
+    return {f'weights/{CARD}': model_card(networks, f'{ids[0]}.safetensors')} if networks else {}
 
 def kept_outputs(selected: 'pd.DataFrame', results_dir: str | Path) -> dict[str, bytes]: # by name of the file
     "`outputs/<id>.npz` of selected runs; where they are too large together, of each arm's first one."

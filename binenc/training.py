@@ -7,10 +7,10 @@ __all__ = ['OPTIMIZERS', 'CHECKPOINT', 'PREVIOUS', 'NEW', 'SNAPSHOT_IMAGES', 'SN
            'REPORT_SECONDS', 'LONG_EPOCH', 'Training', 'new_training', 'device_name', 'build_optimizer', 'set_rates',
            'set_hardness', 'convolutions', 'step', 'Steps', 'train_epoch', 'measure_epoch', 'files_so_far',
            'save_checkpoint', 'remove_checkpoints', 'read_checkpoint', 'find_checkpoint', 'weight_bytes',
-           'load_weights', 'snapshot_index', 'snapshot_bytes', 'progress_of', 'few_vertices', 'moved', 'progress_line',
-           'print_progress', 'Log', 'EpochLeft', 'WayBack', 'Stopped', 'fit', 'after_epoch', 'leave_epoch',
-           'measures_now', 'latent_bytes', 'measured_by', 'finish', 'prepare', 'check_precision', 'few_convolutions',
-           'train', 'shapes_of', 'help_train']
+           'weight_files', 'load_weights', 'snapshot_index', 'snapshot_bytes', 'progress_of', 'few_vertices', 'moved',
+           'progress_line', 'print_progress', 'Log', 'EpochLeft', 'WayBack', 'Stopped', 'fit', 'after_epoch',
+           'leave_epoch', 'measures_now', 'latent_bytes', 'measured_by', 'finish', 'prepare', 'check_precision',
+           'few_convolutions', 'train', 'shapes_of', 'help_train']
 
 # %% ../nbs/4_training/05_training.ipynb #imports0
 import copy
@@ -45,7 +45,8 @@ from .run import Run, stored_run
 from .schedules import gamma_at, lr_at, output_lr_at
 from .sharing import Share, first_says, joined, share_here, share_statistics, shared_objective
 from .store import (
-    OUTPUTS, WEIGHTS, RunFolder, history_bytes, metrics_bytes, read_progress, record_start, run_folder, tidied)
+    ABOUT, CARD, OUTPUTS, WEIGHTS, RunFolder, about_weights, history_bytes, metrics_bytes, model_card, read_progress,
+    record_start, run_folder, tidied)
 
 # %% ../nbs/4_training/05_training.ipynb #9148dbf9
 @dataclass
@@ -276,6 +277,13 @@ def weight_bytes(classifier: nn.Module, run_id: str) -> bytes:
     return save({name: value.detach().cpu().contiguous() for name, value in classifier.state_dict().items()},
                 metadata={'run': run_id})
 
+def weight_files(training: Training, loader: DeviceLoader, numbers: dict[str, float]) -> dict[str, bytes]: # by name
+    "The weights, what they need to be used without the images of this loader, and a model card with these numbers."
+    run, weights, normalise = training.run, weight_bytes(training.classifier, training.run.id), loader.normalise
+    about = about_weights(run, loader.classes, loader.images.shape[1:], normalise.mean.tolist(), normalise.std.tolist(),
+                          weights)
+    return {WEIGHTS: weights, ABOUT: json_bytes(about), CARD: model_card([(about, numbers)])}
+
 def load_weights(path: Path, classifier: nn.Module) -> None:
     "Put stored weights into a classifier. Raises `UserError` naming a file that is damaged or of another network."
     try:
@@ -487,8 +495,8 @@ def finish(training: Training, loaders: dict[str, DeviceLoader], log: Log,
     metrics = all_numbers(folder.run, classifier, loaders, predictions)
     if not predictions['train'].finite:
         metrics['diverged'] = 1.
-    files = {**files_so_far(training, loaders['train']), WEIGHTS: weight_bytes(classifier, folder.run.id),
-             OUTPUTS: array_bytes(image_outputs(predictions['train'], predictions['test']))}
+    files = files_so_far(training, loaders['train']) | weight_files(training, loaders['train'], metrics)
+    files[OUTPUTS] = array_bytes(image_outputs(predictions['train'], predictions['test']))
     if folder.run.store_latents:
         files['latents.npz'] = latent_bytes(predictions, loaders['train'].classes, folder.run.id)
     log.lap('final')

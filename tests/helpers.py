@@ -26,6 +26,8 @@ STORED = (
     'outputs.npz',
     'snapshots.npz',
     'weights.safetensors',
+    'weights.json',
+    'README.md',
 )  # what a finished run leaves for figures
 FIGURES = [
     'codes',

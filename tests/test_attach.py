@@ -305,7 +305,7 @@ def test_distributed_data_parallel(is_attached, tmp_path):
 
 
 def test_tools_that_find_layers():
-    """Hooks on every inner layer are called, pruned weights stay zero in training, a replaced layer is used, and dynamic
+    """Hooks on every inner layer are called, pruned weights stay zero in training, a replaced layer is used; dynamic
     quantisation converts the rest and leaves the head exact."""
     model, seen = attached(), []
     for name, layer in model[7].named_modules():

@@ -5,7 +5,9 @@ In an environment of its own (tests/frameworks/requirements.lock), and not among
 """
 
 import copy
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -416,3 +418,19 @@ def test_resumed_runs_have_the_right_gamma(tmp_path):
     lightning_trainer(4, callbacks=[lightning_callback(schedule)]).fit(
         Digits(attach(convnet())), train, ckpt_path=tmp_path / 'two.ckpt')
     assert schedule.gamma == 8
+
+
+def test_the_page_with_snippets(monkeypatch, tmp_path, capsys):
+    """nbs/in_your_framework.ipynb as it stands, cell by cell: each snippet ends in ten codes, as the page shows."""
+    page = json.loads((REPO / 'nbs' / 'in_your_framework.ipynb').read_text(encoding='utf-8'))
+    cells = [cell for cell in page['cells'] if cell['cell_type'] == 'code']
+    monkeypatch.chdir(tmp_path)
+    names = {'__name__': 'page'}
+    for number, cell in enumerate(cells):
+        exec(compile(''.join(cell['source']), f'code cell {number}', 'exec'), names)
+    shown = ''.join(''.join(output.get('text', '')) for cell in cells for output in cell['outputs'])
+    for text in capsys.readouterr().out, shown:
+        found = re.findall(r'(\d+) codes; ([\d.]+)% of a class on its code; test accuracy ([\d.]+)', text)
+        assert len(found) == 5, text
+        for codes, share, accuracy in found:
+            assert int(codes) == 10 and float(share) >= 97 and float(accuracy) > 0.95, text
