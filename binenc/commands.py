@@ -8,9 +8,9 @@ __all__ = ['app', 'out', 'Name', 'Settings', 'ResultsDir', 'DataDir', 'Jobs', 'G
            'Flags', 'chosen', 'to_compute', 'stopped', 'version', 'options', 'data', 'plan', 'plan_lines', 'compute',
            'Bar', 'run', 'elsewhere', 'one_run', 'sweep', 'sweep_all', 'check_can_train', 'any_unfinished', 'measure',
            'say_measured', 'attack', 'show_attacks', 'run_states', 'state_line', 'with_ends', 'status_lines',
-           'failed_lines', 'wait_for_others', 'status', 'show_status', 'list_experiments', 'submission', 'submit',
-           'note_missing_data', 'submitted', 'cancel', 'task', 'after', 'finish_arrays', 'merge', 'verify', 'draw',
-           'show_tables', 'figures', 'claims', 'report', 'main']
+           'failed_lines', 'wait_for_others', 'status', 'show_status', 'list_experiments', 'trial', 'submission',
+           'submit', 'print_trial', 'note_missing_data', 'submitted', 'cancel', 'task', 'after', 'finish_arrays',
+           'merge', 'verify', 'draw', 'show_tables', 'figures', 'claims', 'report', 'main']
 
 # %% ../nbs/6_running/03_commands.ipynb #imports0
 import os
@@ -40,11 +40,13 @@ from .results import attackable, keep_attacks
 from .run import Run
 from .slurm import (
     MAX_IN_VAIN, Job, Submission, cancel_jobs, data_ready, dry_commands, max_array_size, past, queued, recorded,
-    run_task, submit_again, submit_runs, values_of)
+    run_task, submit_again, submit_runs,
+    submit_trial, trial_command, values_of)
 from .store import (
     KEPT_FILES, RUN_FILES, experiment_folder, gathered, grown, is_attacked, is_measured, keep_experiment, kept_attacks,
     newest_notebook, read_kept, read_progress, resolve_experiment, run_folder, runs_with_weights, stored_experiment,
     stored_names, stored_numbers, tidy)
+from .trial import new_trial, run_trial
 
 # %% ../nbs/6_running/03_commands.ipynb #b68d94b8
 app = typer.Typer(help='Binary encoding in deep classifiers: train, sweep, measure, draw.', no_args_is_help=True,
@@ -568,6 +570,23 @@ def list_experiments(results_dir: Path) -> None:
     if not names:
         out.print(f'no experiment has results in {results_dir}; there are the presets {", ".join(EXPERIMENTS)}')
 
+# %% ../nbs/6_running/03_commands.ipynb #6b2cea0e
+@app.command()
+def trial(
+    experiment: Name,
+    settings: Settings = None,
+    images: Annotated[int | None, typer.Option(
+        '--images', metavar='N', min=1, help='about how many of each split; by default 300, on a CPU 100')] = None,
+    seconds: Annotated[float | None, typer.Option(
+        '--seconds', metavar='N', min=0.1, help='of the real network; by default 30, on a CPU 3')] = None,
+    results_dir: ResultsDir = RESULTS,
+    data_dir: DataDir = DATA,
+):
+    "Try every stage of an experiment here with a few of its images; say what fails and what the whole needs."
+    e = chosen(experiment, settings, results_dir, whole=True)
+    new = new_trial(e, results_dir, data_dir, images=images, seconds=seconds, say=lambda row: out.print(str(row)))
+    if not run_trial(new): raise typer.Exit(1)
+
 # %% ../nbs/6_running/03_commands.ipynb #265c1678
 RunsPerTask = Annotated[int, typer.Option(
     '--runs-per-task', metavar='N', min=1, help='runs side by side in one array task, on one GPU')]
@@ -605,6 +624,7 @@ def submit(
     gpus: Gpus = 1,
     max_parallel: MaxParallel = 0,
     dry_run: Annotated[bool, typer.Option('--dry-run', help='print what would be submitted')] = False,
+    as_trial: Annotated[bool, typer.Option('--trial', help='only one job of minutes, which runs binenc trial')] = False,
     results_dir: ResultsDir = RESULTS,
     data_dir: DataDir = DATA,
 ):
@@ -613,10 +633,18 @@ def submit(
     s = submission(expand(e), settings, results_dir, data_dir, flags, runs_per_task=runs_per_task,
                    gpus=gpus, max_parallel=max_parallel)
     note_missing_data(expand(e)[0].dataset, data_dir, refuse=not dry_run)
+    if as_trial: return print_trial(s, dry_run)
     jobs = [shlex.join(command) for command in dry_commands(e, s)] if dry_run else submit_runs(e, s)
     if not jobs: return out.print(f'{e.name}: nothing to submit, every run is finished, running or queued')
     for line in jobs if dry_run else submitted(s, jobs, results_dir):
         print(line)
+
+def print_trial(s: Submission, dry_run: bool) -> None:
+    "Submit a trial and say where it reports, or print the command."
+    if dry_run: return print(shlex.join(trial_command(s)))
+    job = submit_trial(s)
+    log = experiment_folder(s.experiment, s.results_dir) / 'logs' / f'trial-{job.partition(";")[0]}.out'
+    out.print(f'submitted a trial (job {job}); its table comes to\n{log}')
 
 # %% ../nbs/6_running/03_commands.ipynb #2d8e7095
 def note_missing_data(name: str, data_dir: Path, refuse: bool) -> None:

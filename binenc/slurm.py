@@ -6,10 +6,10 @@
 __all__ = ['PATIENCE', 'LEAD', 'ACTIVE', 'ROW', 'TOO_MANY', 'FULL', 'MAKE_ROOM', 'ENDS', 'FINAL', 'START', 'MAX_IN_VAIN',
            'ERRORS', 'scheduler', 'answers', 'max_array_size', 'job_name', 'plans_folder', 'write_plan', 'read_plan',
            'planned_run', 'plan_record', 'record_plan', 'plan_records', 'Submission', 'recorded', 'values_of', 'arrays',
-           'array_command', 'with_gpus', 'figures_command', 'Job', 'active_jobs', 'lines', 'queued', 'data_ready',
-           'repository', 'sbatch', 'submitting', 'submit_runs', 'outstanding', 'dry_commands', 'send_all', 'taken_back',
-           'cancel', 'cancel_jobs', 'end_in', 'task_record', 'note_start', 'starts_in_vain', 'past', 'run_task',
-           'submit_again', 'to_continue']
+           'array_command', 'with_gpus', 'figures_command', 'trial_command', 'Job', 'active_jobs', 'lines', 'queued',
+           'data_ready', 'repository', 'sbatch', 'submitting', 'submit_runs', 'submit_trial', 'outstanding',
+           'dry_commands', 'send_all', 'taken_back', 'cancel', 'cancel_jobs', 'end_in', 'task_record', 'note_start',
+           'starts_in_vain', 'past', 'run_task', 'submit_again', 'to_continue']
 
 # %% ../nbs/6_running/02_slurm.ipynb #imports0
 import json
@@ -185,6 +185,13 @@ def figures_command(s: Submission, jobs: Iterable[str]) -> list[str]:
     return ['sbatch', '--parsable', f'--job-name=binenc-{s.experiment}-figures', f'{s.output}figures-%j.out',
             f'--comment={s.plan}', *shared, *s.figures_flags, *_with(jobs), 'slurm/figures.sbatch', str(s.plan)]
 
+def trial_command(s: Submission) -> list[str]:
+    "The `sbatch` command of a trial: short, with cores for runs side by side."
+    settings = [word for setting in s.settings for word in ('--set', setting)]
+    return ['sbatch', '--parsable', f'--job-name=binenc-{s.experiment}-trial', f'{s.output}trial-%j.out',
+            f'--cpus-per-task={4 * s.threads}', *s.train_flags, '--time=00:10:00', *s.flags, 'slurm/trial.sbatch',
+            s.experiment, '--results', str(s.results_dir), '--data', str(s.data_dir), *settings]
+
 def _with(before: Iterable[str], wait: bool = True) -> list[str]:
     "Flags to wait for jobs, on their cluster."
     jobs = [job.partition(';') for job in before]
@@ -268,6 +275,11 @@ def submit_runs(
         keep_experiment(experiment, s.results_dir)
         plan = write_plan(runs, plans_folder(experiment.name, s.results_dir))
         return send_all(replace(s, plan=plan, runs=len(runs)))
+
+def submit_trial(s: Submission) -> str: # the job
+    "Submit a trial. Raises `UserError`."
+    with submitting(s.experiment, s.results_dir):
+        return sbatch(trial_command(s))
 
 def outstanding(experiment: Experiment, results_dir: Path, among: list[Run] | None = None) -> list[Run]:
     "Runs that nobody has finished, computes, or has in the queue."

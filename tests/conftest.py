@@ -57,6 +57,22 @@ def command(monkeypatch):
 
 
 @pytest.fixture
+def asks_no_gpu(monkeypatch):
+    """In this process, any question to CUDA is an error; its copies may ask."""
+    parent = os.getpid()
+
+    def guarded(name, ask):
+        def asked(*args):
+            assert os.getpid() != parent, f'{name} was called in the process that forks'
+            return ask(*args)
+        return asked
+
+    for module, name in ((torch._C, '_cuda_getDeviceCount'), (torch._C, '_cuda_init'), (torch.cuda, 'is_available'),
+                         (torch.cuda, 'device_count'), (torch.cuda, '_lazy_init')):
+        monkeypatch.setattr(module, name, guarded(name, getattr(module, name)))
+
+
+@pytest.fixture
 def draw_here(monkeypatch):
     """`command` draws figures without papermill."""
     monkeypatch.setattr('binenc.execute.execute_notebook', run_notebook_here)
