@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['STATES', 'TRAIN', 'COPIES', 'DRAWS', 'TRAINS', 'HUGE_PAGES', 'DEAD', 'NO_MEMORY', 'IGNORED', 'TRAINING', 'LOOK',
            'FIGURES', 'run_state', 'states', 'pending', 'notebook_path', 'check_parameters', 'new_shell', 'run_cell',
-           'run_cells', 'engine', 'warm_up', 'Killed', 'Apart', 'device_here', 'failure_reason', 'notebook_places',
-           'execute_notebook', 'Stage', 'measuring', 'attacking', 'next_notebook', 'Attempt', 'failed', 'died',
-           'Watcher', 'Lines', 'Sweep', 'default_jobs', 'draw_figures', 'make_report']
+           'run_cells', 'engine', 'warm_up', 'Killed', 'Apart', 'device_here', 'told', 'failure_reason',
+           'notebook_places', 'execute_notebook', 'Stage', 'measuring', 'attacking', 'next_notebook', 'Attempt',
+           'failed', 'died', 'Watcher', 'Lines', 'Sweep', 'default_jobs', 'draw_figures', 'make_report']
 
 # %% ../nbs/6_running/01_execute.ipynb #imports0
 import multiprocessing
@@ -202,9 +202,8 @@ def _answer(question, parent: int, function: Callable, arguments: tuple) -> None
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     try:
         answer = function(*arguments), None
-    except Exception as error: # of papermill's, some cannot be pickled
-        kind = Owned if getattr(error, 'ename', '') == 'Owned' else UserError
-        answer = None, error if isinstance(error, UserError) else kind(failure_reason(error))
+    except Exception as error:
+        answer = None, told(error)
     question.send_bytes(pickle.dumps(answer))
 
 def device_here() -> str:
@@ -220,6 +219,11 @@ def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
+
+def told(error: Exception) -> UserError:
+    "An error as the parent is told of it: of papermill's, some cannot be pickled."
+    kind = Owned if getattr(error, 'ename', '') == 'Owned' else UserError
+    return error if isinstance(error, UserError) else kind(failure_reason(error))
 
 def failure_reason(error: Exception) -> str:
     "One line that says what stopped a notebook."
