@@ -419,9 +419,10 @@ def test_another_cluster_and_a_limit_on_submissions(clone, tmp_path_factory):
         wait_for(lambda: gone(site, who), PATIENCE, 'that its job is known to have ended')
         values = dict(SMALL, model='bin_enc', replicate='0,1,2,3')
         assert '2 tasks are tried' in site.submit('limit', '--', '--account=lab', **values)
-        until_settled(site, 'limit')
-        assert site.states(site.runs('limit', **values)) == ['finished'] * 4, site.logs('limit')
+        runs = site.runs('limit', **values)
+        wait_for(lambda: site.states(runs) == ['finished'] * 4, PATIENCE, 'the runs')
         assert len(site.plans('limit')) == 2 and not far.active()
+        site.call('binenc', 'cancel', 'limit')
 
 
 @by_the_clock
