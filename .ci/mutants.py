@@ -144,7 +144,8 @@ class Bench:
         first = [file for outcome in before if (file := outcome.partition('::')[0]) and (self.copy / file).is_file()]
         for files in first[:1], self.files(module.stem, change.function.split('.')[0], entry['group']):
             outcome = self.tests(change.function.split('.')[0], files)
-            if caught(outcome): break
+            if caught(outcome):
+                break
         return outcome
 
     def noticed(self, words, ended):

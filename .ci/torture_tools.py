@@ -93,13 +93,12 @@ class Here:
     process = SimpleNamespace(is_alive=lambda: False, sentinel=None)
 
     def __init__(self, function, *arguments):
-        from binenc.errors import UserError
-        from binenc.execute import failure_reason
+        from binenc.execute import told
         self.value, self.error = None, None
         try:
             self.value = function(*arguments)
         except Exception as error:
-            self.error = error if isinstance(error, UserError) else UserError(failure_reason(error))
+            self.error = told(error)
 
     def result(self):
         """What the function returned or raised."""

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['STATES', 'TRAIN', 'COPIES', 'DRAWS', 'TRAINS', 'HUGE_PAGES', 'DEAD', 'NO_MEMORY', 'IGNORED', 'TRAINING', 'LOOK',
            'FIGURES', 'run_state', 'states', 'pending', 'notebook_path', 'check_parameters', 'new_shell', 'run_cell',
-           'run_cells', 'engine', 'warm_up', 'Killed', 'Apart', 'device_here', 'failure_reason', 'Together', 'error_of',
-           'notebook_places', 'execute_notebook', 'Stage', 'measuring', 'attacking', 'next_notebook', 'Attempt',
-           'failed', 'died', 'Watcher', 'Lines', 'Sweep', 'default_jobs', 'draw_figures', 'make_report']
+           'run_cells', 'engine', 'warm_up', 'Killed', 'Apart', 'told', 'failure_reason', 'device_here', 'Together',
+           'error_of', 'notebook_places', 'execute_notebook', 'Stage', 'measuring', 'attacking', 'next_notebook',
+           'Attempt', 'failed', 'died', 'Watcher', 'Lines', 'Sweep', 'default_jobs', 'draw_figures', 'make_report']
 
 # %% ../nbs/6_running/01_execute.ipynb #imports0
 import multiprocessing
@@ -203,24 +203,20 @@ def _answer(question, parent: int, function: Callable, arguments: tuple) -> None
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     try:
         answer = function(*arguments), None
-    except Exception as error: # of papermill's, some cannot be pickled
-        kind = Owned if getattr(error, 'ename', '') == 'Owned' else UserError
-        answer = None, error if isinstance(error, UserError) else kind(failure_reason(error))
+    except Exception as error:
+        answer = None, told(error)
     question.send_bytes(pickle.dumps(answer))
-
-def device_here() -> str:
-    "'cuda' or 'cpu', as copies of this process see it: this process must not ask. Raises `UserError`."
-    return Apart(_device_type).result()
-
-def _device_type() -> str:
-    from binenc.data import best_device
-    return best_device().type
 
 def _end_with(parent: int) -> None:
     "End this process soon after its parent is gone."
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
+
+def told(error: Exception) -> UserError:
+    "An error as the parent is told of it: of papermill's, some cannot be pickled."
+    kind = Owned if getattr(error, 'ename', '') == 'Owned' else UserError
+    return error if isinstance(error, UserError) else kind(failure_reason(error))
 
 def failure_reason(error: Exception) -> str:
     "One line that says what stopped a notebook."
@@ -229,6 +225,15 @@ def failure_reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return str(cannot_write(error.filename or 'the executed notebook', error))
     return first if name in ('UserError', 'Owned') else f'{name}: {first}'
+
+# %% ../nbs/6_running/01_execute.ipynb #6457da8c
+def device_here() -> str:
+    "'cuda' or 'cpu', as copies of this process see it: this process must not ask. Raises `UserError`."
+    return Apart(_device_type).result()
+
+def _device_type() -> str:
+    from binenc.data import best_device
+    return best_device().type
 
 # %% ../nbs/6_running/01_execute.ipynb #58df272f
 class Together:

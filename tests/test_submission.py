@@ -209,13 +209,12 @@ def only_plan(tmp_path):
     return plan
 
 
-@pytest.mark.parametrize('variable', [None, 'SBATCH_CLUSTERS', 'SLURM_CLUSTERS'])
+@pytest.mark.parametrize('variable', ['SBATCH_CLUSTERS', 'SLURM_CLUSTERS'])
 def test_another_cluster(slurm_says, command, monkeypatch, tmp_path, variable):
     """It is kept with the jobs: everything else asks there, and the figures go there too."""
     asked = slurm_says(sbatch=ARRAY.format('echo "86;far"', 'echo "87;far"'))
-    if variable:
-        monkeypatch.setenv(variable, 'far')
-    done = submit(command, tmp_path, *([] if variable else ['--', '-M', 'far']))
+    monkeypatch.setenv(variable, 'far')
+    done = submit(command, tmp_path)
     assert done.returncode == 0 and 'job 86;far' in done.stdout, done.stdout + done.stderr
     array, figures = asked('sbatch')
     assert '-M far' in array and '--dependency=afterany:86 ' in figures and '-M far' in figures
@@ -263,10 +262,10 @@ def test_what_cannot_be_taken_back_is_kept_for_cancel(slurm_says, command, monke
     assert 'cancelled 86' in command('cancel', 'demo', cwd=tmp_path).stdout and asked('scancel')[-1] == 'scancel 86'
 
 
-@pytest.mark.parametrize('limit', ['QOSMaxSubmitJobPerUserLimit', 'AssocMaxSubmitJobLimit'])
-def test_a_limit_on_submissions(slurm_says, command, tmp_path, limit):
+def test_a_limit_on_submissions(slurm_says, command, tmp_path):
     """As many tasks as SLURM takes are submitted, and the job that draws submits the rest."""
-    few = f'case "$*" in *--array=0-[01]" "*) echo 86 ;; *) echo "sbatch: error: {limit}" >&2; exit 1 ;; esac'
+    limit = 'echo "sbatch: error: QOSMaxSubmitJobPerUserLimit" >&2; exit 1'
+    few = f'case "$*" in *--array=0-[01]" "*) echo 86 ;; *) {limit} ;; esac'
     asked = slurm_says(sbatch=ARRAY.format(few, 'echo 87'))
     done = submit(command, tmp_path, replicate='0,1,2,3,4')
     assert done.returncode == 0 and '2 tasks are tried' in done.stdout, done.stdout + done.stderr
