@@ -13,7 +13,7 @@ __all__ = ['Detector', 'DETECTORS', 'SPLITS', 'LARGEST_SCALE', 'shrunken_gaussia
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from scipy.stats import rankdata
 from sklearn.covariance import ledoit_wolf_shrinkage
 from torch import Tensor
 
+from .inputs import as_flags, as_indices, as_latents, as_matrix, unit_of
 from .reliability import (
     FLOOR, ErrorScores, Gaussian, augrc, auroc, calibration_error, fit_class_gaussians, fit_gaussian,
     gaussian_distance, mahalanobis_distance, softmax_errors, without_noise)
@@ -31,6 +32,7 @@ def shrunken_gaussian(
     z: Tensor, # (n, d) standardised samples, float64, n >= 1
 ) -> tuple[Gaussian, float]: # and its floor, see `gaussian_distance`
     "A Gaussian with the covariance of Ledoit and Wolf (2004). Equal samples have the floor of `FLOOR` alone."
+    z = as_latents(z)
     fit = fit_gaussian(z)
     if not len(fit.width): return fit, FLOOR
     share = min(1., max(0., float(ledoit_wolf_shrinkage(z.cpu().numpy())))) # of two samples it is -1e-17 after rounding
@@ -39,20 +41,35 @@ def shrunken_gaussian(
 
 # %% ../nbs/2_measures/05_detectors.ipynb #23cdb417
 class Outputs(Protocol):
-    "What a network makes of n images, as `binenc.evaluation.Predictions` holds it."
+    "What a network makes of n images, as `binenc.evaluation.Predictions` holds it; arrays will do too."
     z: Tensor      # (n, d) float32
     logits: Tensor # (n, K) float32
     y: Tensor      # (n,) int64, the true classes
     pred: Tensor   # (n,) int64, the predicted ones
 
-def _standardised(train: Outputs, test: Outputs) -> tuple[dict[int, Tensor], Tensor]:
+class _Checked(NamedTuple):
+    "Outputs as tensors."
+    z: Tensor
+    logits: Tensor
+    y: Tensor
+    pred: Tensor
+
+def _checked(outputs: Outputs) -> _Checked:
+    "Latents may be NaN or infinite. ValueError for what does not fit together."
+    logits = as_matrix(outputs.logits, 'logits')
+    y, pred = (as_indices(labels, logits, logits.shape[1]) for labels in (outputs.y, outputs.pred))
+    return _Checked(as_matrix(outputs.z), logits, y, pred)
+
+def _standardised(train: _Checked, test: _Checked) -> tuple[dict[int, Tensor], Tensor]:
     "The correctly classified train latents of each class, and the test latents; constant nodes drop out. float64."
-    z = train.z.double()
+    z = as_latents(train.z).double()
+    unit = unit_of(z)
+    z = z / unit
     centre = z.mean(0)
     scale = torch.where(z.amax(0) > z.amin(0), (z - centre).square().mean(0).sqrt(), torch.inf)
     right = train.y == train.pred
     own = {c: ((z - centre) / scale)[right & (train.y == c)] for c in train.y[right].unique().tolist()}
-    return own, (test.z.double() - centre) / scale
+    return own, (test.z.double() / unit - centre) / scale
 
 def _distances(fits: Mapping[int, tuple[Gaussian, float]], z: Tensor, classes: int) -> Tensor:
     "(n, K) distances from each class; inf from a class of which nothing is known."
@@ -66,19 +83,22 @@ def _of_predicted(distance: Tensor, pred: Tensor) -> Tensor: return distance.gat
 # %% ../nbs/2_measures/05_detectors.ipynb #16828232
 def paper_distance(train: Outputs, test: Outputs) -> Tensor:
     "The Mahalanobis distance of each test sample from its predicted class, as the paper takes it. (n,) float64."
+    train, test = _checked(train), _checked(test)
     return mahalanobis_distance(fit_class_gaussians(train.z, train.y, train.pred), test.z, test.pred)
 
 def shrunken_distances(train: Outputs, test: Outputs) -> Tensor:
     "Distances (n, K), float64, from each class with its own covariance, shrunken as by Ledoit and Wolf."
+    train, test = _checked(train), _checked(test)
     own, z = _standardised(train, test)
     return _distances({c: shrunken_gaussian(part) for c, part in own.items()}, z, test.logits.shape[1])
 
 def shrunken_distance(train: Outputs, test: Outputs) -> Tensor:
     "The paper's distance with shrunken covariances. (n,) float64."
-    return _of_predicted(shrunken_distances(train, test), test.pred)
+    return _of_predicted(shrunken_distances(train, test), _checked(test).pred)
 
 def tied_distance(train: Outputs, test: Outputs) -> Tensor:
     "The distance from the predicted class with one covariance for all classes, around the mean of each. (n,) float64."
+    train, test = _checked(train), _checked(test)
     own, z = _standardised(train, test)
     around = fit_gaussian(torch.cat([part - part.mean(0) for part in own.values()] or [z[:1] * 0]))
     fits = {c: (Gaussian(part.mean(0), around.axes, around.width), FLOOR) for c, part in own.items()}
@@ -86,9 +106,9 @@ def tied_distance(train: Outputs, test: Outputs) -> Tensor:
 
 def relative_distance(train: Outputs, test: Outputs) -> Tensor:
     "Shrunken distance from the predicted class minus that from the nearest other one; may be negative. (n,) float64."
-    distance = shrunken_distances(train, test)
-    own = _of_predicted(distance, test.pred)
-    nearest = distance.scatter(1, test.pred[:, None], torch.inf).amin(1)
+    distance, pred = shrunken_distances(train, test), _checked(test).pred
+    own = _of_predicted(distance, pred)
+    nearest = distance.scatter(1, pred[:, None], torch.inf).amin(1)
     return torch.where(own.isinf(), torch.inf, own - nearest)
 
 # %% ../nbs/2_measures/05_detectors.ipynb #271c38fc
@@ -110,6 +130,7 @@ def detector_scores(
     names: tuple[str, ...] = tuple(DETECTORS),
 ) -> dict[str, ErrorScores]: # by name of the detector
     "What each detector says of the test samples. NaN throughout if latents or logits are not finite."
+    train, test = _checked(train), _checked(test)
     wrong = test.y != test.pred
     finite = all(bool(t.isfinite().all()) for t in (train.z, test.z, test.logits))
     nothing = torch.full_like(wrong, torch.nan, dtype=torch.float64)
@@ -121,6 +142,7 @@ def halves(
     seed: int,
 ) -> Tensor: # (n,) bool
     "A random half of the samples: half of the wrong ones and half of the right ones, each up to one sample."
+    wrong = as_flags(wrong)
     order = torch.randperm(len(wrong), generator=torch.Generator().manual_seed(seed)).to(wrong.device)
     order = order[wrong[order].long().argsort(stable=True)]
     half = torch.zeros_like(wrong)
@@ -171,7 +193,8 @@ def fit_scale(
     y: Tensor, # (n,) true classes
 ) -> float: # from 1 / LARGEST_SCALE to LARGEST_SCALE
     "What logits have to be multiplied by for the smallest mean cross entropy. NaN where a logit is not finite."
-    logits = logits.double()
+    logits = as_matrix(logits, 'logits').double()
+    y = as_indices(y, logits, logits.shape[1])
     if not logits.isfinite().all(): return math.nan
     true = logits.gather(1, y[:, None]).squeeze(1)
 
@@ -200,7 +223,8 @@ def calibration(
     splits: int = SPLITS,
 ) -> Calibration:
     "Each half of the images is judged with the scale that was fitted on the other half; mean over splits."
-    logits = logits.double()
+    logits = as_matrix(logits, 'logits').double()
+    y = as_indices(y, logits, logits.shape[1])
     before, after, scales = _judged(logits, y), [], []
     for seed in range(splits):
         half = halves(logits.argmax(1) != y, seed)

@@ -6,6 +6,7 @@ One row for each function says what its arguments are; one row for each kind of 
 from collections import OrderedDict, namedtuple
 from dataclasses import fields, is_dataclass
 from inspect import isfunction
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from binenc import attacks, binarity, collapse, geometry, inputs, reliability, robustness
+from binenc import attacks, binarity, collapse, detectors, geometry, inputs, reliability, robustness
 from binenc.reliability import ErrorScores
 from binenc.robustness import Attack, DeepFoolResult
 
@@ -74,6 +75,11 @@ def by_code(function):
     return Case(lambda z, y, zt: function(zt, binarity.class_codes(z, y)), 'zyz', (Z, Y, ZT))
 
 
+def outputs(*arrays):
+    """Of a network: latents, logits, true and predicted classes, of training and of test images."""
+    return [SimpleNamespace(**dict(zip(('z', 'logits', 'y', 'pred'), part))) for part in (arrays[:4], arrays[4:])]
+
+
 STATISTICS = 'within_class_variation trace_quotient equiangular maxangle equinorm'.split()
 FITS = 'mixture_score mixture_width peaks_distances peaks_distance_mean peaks_distance_std'.split()
 CODES = 'same_encoding_fraction distinct_codes min_hamming off_code hamming_within hamming_between'.split()
@@ -82,7 +88,9 @@ LAYER = ('self_duality nc4_train nc4_test distance_margins distance_margin dista
          'latent_entropy').split()
 DECODING = 'nearest_code_accuracy confusions_by_distance confusion_distance'.split()
 ATTACK = 'mean_of_fooled mean_of_all median_of_all share_fooled'.split()
+DISTANCES = 'shrunken_distances shrunken_distance tied_distance relative_distance'.split()
 RELIABILITY = 'auroc misclassified risk_coverage augrc aurc risk_at_80 fpr_at_95'.split()
+OUTPUTS = 'mlyymlyy', (Z, LOGITS, Y, PRED, ZT, LOGITS, YT, PREDT)
 TRAIN_AND_TEST = 'zyymyy', (Z, Y, PRED, ZT, YT, PREDT)
 CASES = {
     **family(collapse, STATISTICS, statistics, 'zy', (Z, PRED)),
@@ -96,6 +104,9 @@ CASES = {
     'binarity.binarity_metrics': Case(binarity.binarity_metrics, 'z', (Z,)),
     'binarity.class_codes': Case(binarity.class_codes, 'zy', (Z, Y)),
     'binarity.hamming': Case(binarity.hamming, 'bb', (BITS, BITS[:5])),
+    'binarity.code_agreement': Case(
+        lambda z, y, zt, yt: binarity.code_agreement(binarity.class_codes(z, y), binarity.class_codes(zt, yt)),
+        'zyzy', (Z, Y, ZT, YT)),
     'binarity.encoding_fraction': Case(binarity.encoding_fraction, 'zy', (Z, Y)),
     'binarity.hamming_histograms': Case(binarity.hamming_histograms, 'zy', (Z, Y)),
     'binarity.bit_balance': Case(binarity.bit_balance, 'z', (Z,)),
@@ -145,6 +156,15 @@ CASES = {
         'ls', (LOGITS, SCORES)),
     'reliability.calibration_error': Case(reliability.calibration_error, 'pf', (CONFIDENCE, RIGHT)),
     'reliability.adaptive_calibration_error': Case(reliability.adaptive_calibration_error, 'pf', (CONFIDENCE, RIGHT)),
+    **family(detectors, DISTANCES, outputs, *OUTPUTS),
+    **family(detectors, ['paper_distance', 'detector_scores'], outputs, *OUTPUTS),
+    **family(detectors, ['rank_auroc'], lambda score, wrong: [ErrorScores(score, wrong)], 'sf', (SCORES, ~RIGHT)),
+    'detectors.shrunken_gaussian': Case(lambda z: detectors.shrunken_gaussian(binarity.standardise(z))[1], 'z', (Z,)),
+    'detectors.cross_fitted': Case(
+        lambda score, wrong: detectors.cross_fitted({'one': ErrorScores(score, wrong)}).value, 'sf', (SCORES, ~RIGHT)),
+    'detectors.halves': Case(lambda wrong: detectors.halves(wrong, 0), 'f', (RIGHT,)),
+    'detectors.fit_scale': Case(detectors.fit_scale, 'ly', (LOGITS, YT)),
+    'detectors.calibration': Case(lambda *given: detectors.calibration(*given, splits=2), 'ly', (LOGITS, YT)),
     **family(robustness, ATTACK, lambda ratio, fooled: [Attack(ratio, fooled)], 'sf', (CONFIDENCE, RIGHT)),
     **family(robustness, ['relative_perturbation', 'perturbation_score'],
              lambda x, *result: [x, DeepFoolResult(*result)], 'xxvf', (X, R, LABEL, LABEL > 0)),
@@ -178,8 +198,11 @@ CASES |= {
     'attacks.directions': Case(lambda x: attacks.directions(x, 3, draws()), 'x', (X,)),
     'attacks.generators': Case(lambda i: [g.initial_seed() for g in attacks.generators(i, 0)], 'v', (LABEL,)),
 }
-NO_ARRAYS = {'add_by_class', 'cosine', 'in_double', 'require_evaluation', 'statistics_of_moments', 'without_noise'}
-MEASURES = collapse, binarity, geometry, reliability, robustness, attacks
+NO_ARRAYS = { # of results of other functions
+    'shrunken_auroc', 'tied_auroc', 'relative_auroc', 'energy_auroc', 'chosen_auroc', 'chosen_augrc', 'rescaled_ece',
+    'rescaled_loss', 'add_by_class', 'cosine', 'in_double', 'require_evaluation', 'statistics_of_moments',
+    'without_noise'}
+MEASURES = collapse, detectors, binarity, geometry, reliability, robustness, attacks
 
 
 def test_table_is_complete():
