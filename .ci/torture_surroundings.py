@@ -143,7 +143,7 @@ def judged(done, name, refused):
         yield 'tracebacks', f'{name}: {said[-1500:]}'
     elif '\x1b' in said:
         yield 'silently wrong', f'{name}: control codes in a file: {said!r:.300}'
-    elif refused and (done.returncode == 0 or refused not in errors):
+    elif refused and (done.returncode == 0 or refused not in said):
         yield 'lost', f'{name}: exit {done.returncode} without {refused!r}: {said[-600:]}'
     elif not refused and done.returncode:
         yield 'lost', f'{name}: exit {done.returncode}: {said[-600:]}'

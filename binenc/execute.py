@@ -213,6 +213,7 @@ def _end_with(parent: int) -> None:
         time.sleep(0.5)
     os._exit(1)
 
+# %% ../nbs/6_running/01_execute.ipynb #c2017f94
 def told(error: Exception) -> UserError:
     "An error as the parent is told of it: of papermill's, some cannot be pickled."
     kind = Owned if getattr(error, 'ename', '') == 'Owned' else UserError

@@ -281,7 +281,7 @@ def output_folder(
     settings: Iterable[str] = (), # as after --set
 ) -> Path:
     "Where figures go: the experiment's folder, `a+b` for several, and a folder below `parts/` for a part of the runs."
-    folder = experiment_folder('+'.join(experiments), results_dir)
+    folder = experiment_folder(short_name('+'.join(experiments)), results_dir)
     part = short_name(' '.join(sorted(settings)).replace('/', '_'))
     return folder / 'parts' / part if part else folder
 

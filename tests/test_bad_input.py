@@ -275,15 +275,15 @@ def test_results_folder_is_not_writable(command, tmp_path):
 
 
 def small_files():
-    """Let no file grow above 16 KiB, which a checkpoint does, so that writing fails as on a full disk."""
+    """Let no file grow above 16 KiB, which a checkpoint does, so that writing fails much as on a full disk."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (16384, 16384))
 
 
 def test_full_disk(command, tmp_path):
-    """Says that there is no room; with room again the run continues to the same bytes."""
+    """Says what is in the way; without it the run continues to the same bytes."""
     run = Run(**TINY)
     done = call('run', *FAST, cwd=tmp_path, preexec_fn=small_files)
-    refused(done, 'cannot write', 'make room')
+    refused(done, 'cannot write', 'raise the limit on the size of files')
     assert {path.name for path in run_folder(run, tmp_path / 'results').path.iterdir()} <= {'.guard', 'run.json'}
     assert command('run', *FAST, cwd=tmp_path).returncode == 0
     train(run, tmp_path / 'whole')

@@ -25,7 +25,9 @@ def test_sample():
 
 @pytest.mark.parametrize('number, mend', [(errno.ENOSPC, 'make room'), (errno.EDQUOT, 'make room'),
                                           (errno.ENAMETOOLONG, 'choose shorter names'),
-                                          (errno.EACCES, 'check its permissions')])
+                                          (errno.EFBIG, r'raise the limit on the size of files \(ulimit -f\)'),
+                                          (errno.EACCES, 'check its permissions'),
+                                          (errno.EROFS, 'check its permissions')])
 def test_what_helps_depends_on_what_is_wrong(number, mend, tmp_path, monkeypatch):
     def fails(*_):
         raise OSError(number, os.strerror(number))
@@ -36,10 +38,12 @@ def test_what_helps_depends_on_what_is_wrong(number, mend, tmp_path, monkeypatch
 
 @pytest.mark.parametrize('text', ['lr=1e-3', 'lr=' + ','.join(map(str, range(100, 900))), 'é' * 150, '\udce9' * 300])
 def test_names_of_parts_fit_into_a_folder(text, tmp_path):
-    """Two long ones stay apart."""
+    """Two long ones stay apart; many experiments side by side have a folder too."""
+    from binenc.figures import output_folder
+    output_folder([text] * 9, tmp_path / 'results').mkdir(parents=True)
     (tmp_path / short_name(text)).mkdir()
     (tmp_path / short_name(text + '0')).mkdir()
-    assert len(list(tmp_path.iterdir())) == 2 and (len(text) > 100 or short_name(text) == text)
+    assert len(list(tmp_path.iterdir())) == 3 and (len(text) > 100 or short_name(text) == text)
 
 
 def test_a_gpu_that_is_hidden_is_not_missed(monkeypatch):
