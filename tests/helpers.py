@@ -184,11 +184,8 @@ def describe(run):
     return ' '.join(f'{name}={value}' for name, value in asdict(run).items() if value != default[name])
 
 
-def run_notebook_here(name, output, parameters, called='__notebook__'):
-    """Execute a notebook's code in this process, as papermill does in a copy; keeps no executed one. Returns what its
-    code defines."""
-    from matplotlib import pyplot
-
+def definitions_of(name, called, parameters=None):
+    """What a notebook's code defines, executed in this process; `called` is what it takes for its `__name__`."""
     from binenc.execute import notebook_path
 
     names = {'__name__': called}
@@ -196,6 +193,13 @@ def run_notebook_here(name, output, parameters, called='__notebook__'):
         if cell['cell_type'] == 'code':
             exec(compile(''.join(cell['source']), name, 'exec'), names)
         if 'parameters' in cell['metadata'].get('tags', []):
-            names |= parameters
-    pyplot.close('all')
+            names |= parameters or {}
     return names
+
+
+def run_notebook_here(name, output, parameters):
+    """Execute a notebook's code in this process, as papermill does in a copy; keeps no executed one."""
+    from matplotlib import pyplot
+
+    definitions_of(name, '__notebook__', parameters)
+    pyplot.close('all')

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from helpers import REPO, run_notebook_here
+from helpers import REPO, definitions_of
 
-BENCH = run_notebook_here('6_running/bench.ipynb', None, {}, 'bench')
+BENCH = definitions_of('6_running/bench.ipynb', 'bench')
 bench, bench_table, ROWS = BENCH['bench'], BENCH['bench_table'], BENCH['ROWS']
 
 
