@@ -1,7 +1,7 @@
 """Kills, damages, bad inputs, owners and odd surroundings by the hundred: python .ci/torture.py [--kills N]
-[--damages N] [--inputs N] [--images N] [--owners N] [--surroundings N].
+[--damages N] [--inputs N] [--images N] [--owners N] [--surroundings N] [--device N].
 
-Prints every finding and a line for each part; exits with 1 if there is a finding. With --planted, five bugs are put
+Prints every finding and a line for each part; exits with 1 if there is a finding. With --planted, eight bugs are put
 in on purpose, one at a time, and each must be found.
 """
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torture_tools as tools
 
-PARTS = {'kills': 1000, 'damages': 400, 'inputs': 400, 'images': 345, 'owners': 48, 'surroundings': 35}
+PARTS = {'kills': 1000, 'damages': 400, 'inputs': 400, 'images': 345, 'owners': 48, 'surroundings': 35, 'device': 16}
 
 
 def make(part, folder, **options):
@@ -28,6 +28,9 @@ def make(part, folder, **options):
     if part == 'damages':
         from torture_damages import Damages
         return Damages(folder)
+    if part == 'device':
+        from torture_device import Device
+        return Device(folder)
     if part == 'images':
         from torture_images import Images
         return Images(folder)

@@ -1,7 +1,9 @@
 """Bugs put in on purpose: a torture that does not find them is worth nothing."""
 
+import inspect
 import os
 import sys
+from functools import partial
 
 TRIALS = 150  # in which a bug has to be found
 
@@ -49,8 +51,19 @@ def parts_left():
     everywhere('remove_parts', lambda folder: None)
 
 
+def left_on_the_device(module, name):
+    """A copy to the CPU is forgotten: {}."""
+    function = getattr(sys.modules[f'binenc.{module}'], name)
+    source = inspect.getsource(function)
+    assert '.cpu()' in source, f'{name} has no copy that could be forgotten'
+    names = dict(vars(sys.modules[f'binenc.{module}']))
+    exec(source.replace('.cpu()', '', 1), names)
+    everywhere(name, names[name])
+
+
+FORGOTTEN = {'training': 'weight_bytes', 'evaluation': 'image_outputs', 'reliability': 'error_auroc'}
 BUGS = {written_in_place: 'kills', checksums_ignored: 'damages', optimizer_forgotten: 'kills', lock_ignored: 'kills',
-        parts_left: 'kills'}
+        parts_left: 'kills', **{partial(left_on_the_device, *place): 'device' for place in FORGOTTEN.items()}}
 
 
 def all_found(torture, trials=TRIALS):
@@ -62,8 +75,9 @@ def all_found(torture, trials=TRIALS):
         if not pid:
             bug()
             tally = torture(part, trials, enough=1)
-            print(f'planted: {bug.__doc__} Found in trial {tally.tried}.' if tally.found else
-                  f'planted: {bug.__doc__} NOT FOUND in {tally.tried} trials', flush=True)
+            what = bug.func.__doc__.format(bug.args[1]) if isinstance(bug, partial) else bug.__doc__
+            print(f'planted: {what} Found in trial {tally.tried}.' if tally.found else
+                  f'planted: {what} NOT FOUND in {tally.tried} trials', flush=True)
             os._exit(not tally.found)
         found.append(os.waitpid(pid, 0)[1] == 0)
     print(f'{sum(found)} of {len(found)} planted bugs were found')

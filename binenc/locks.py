@@ -324,7 +324,8 @@ def cpu_maker() -> str:
 
 # %% ../nbs/4_training/02_locks.ipynb #8d4b2e83
 def gpu_memory_share() -> float | None:
-    "The largest share of the GPU's memory that PyTorch has reserved in this process; None if it does not use one."
+    """The largest share of the GPU's memory that PyTorch has reserved in this process, without its CUDA context.
+    None if it does not use one."""
     import torch
     if not torch.cuda.is_initialized(): return None
     return torch.cuda.max_memory_reserved() / torch.cuda.get_device_properties(0).total_memory

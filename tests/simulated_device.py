@@ -277,7 +277,7 @@ def simulated_device(monkeypatch, capability=(9, 0)):
     monkeypatch.setattr(Device, 'current', device)
     for name, answer in dict(is_available=True, is_initialized=True, synchronize=None, get_device_name='simulated',
                              get_device_capability=capability, max_memory_reserved=1, device_count=1,
-                             mem_get_info=(2**40, 2**40)).items():
+                             mem_get_info=(3 * 2**38, 2**40)).items():
         monkeypatch.setattr(torch.cuda, name, lambda *_, answer=answer: answer)
     monkeypatch.setattr(torch.cuda, 'get_device_properties', lambda *_: type('', (), dict(total_memory=2)))
     stream = type('', (), dict(is_capturing=lambda self: bool(device.graph), wait_stream=lambda self, other: None))

@@ -29,3 +29,13 @@ def test_what_is_stored():
     result = json.loads((stored / 'cpu.json').read_text(encoding='utf-8'))
     assert (stored / 'cpu.md').read_text(encoding='utf-8') == bench_table(result) and set(result['rows']) == set(ROWS)
     assert all(row['reached'] and row['same'] is not False for row in result['rows'].values())
+
+
+def test_operators_of_a_step():
+    """Fused steps of the optimizer save most of a small network's operators; an epoch of two batches has twice as
+    many."""
+    count, run = BENCH['operators'], BENCH['Run']
+    images = {n: BENCH['random_images'](n, size=8, channels=1) for n in (128, 256)}
+    cases = ('plain', 128), ('auto', 128), ('auto', 256)
+    plain, auto, twice = (count(run(speed=speed), images[n]) for speed, n in cases)
+    assert plain > 2 * auto and 1.8 * auto < twice < 2 * auto

@@ -9,6 +9,7 @@ from torch import nn
 
 import binenc.restored as restored
 import binenc.training as training
+import binenc.trial as trial
 from binenc.arms import ARMS
 from binenc.attaching import attach, latents
 from binenc.collapse import collapse_metrics
@@ -173,6 +174,14 @@ def test_a_run_from_start_to_attacks(device, tmp_path, monkeypatch):
     train(source, tmp_path)
     rows = restored.attack_run(run, source, 4, results_dir=tmp_path)
     assert set(rows.attack) == set(ATTACKS)
+
+
+def test_a_trial(device, tmp_path):
+    """The parts of a trial that differ on a GPU: what it is, and the speed and memory of the real network."""
+    words, found = trial.device([SMALL])
+    assert words == 'simulated, driver not known: nvidia-smi does not answer' and found == {'device': 'cuda'}
+    words, found = trial.speed(SMALL, tmp_path, 0.1)
+    assert 'GB of the GPU with the CUDA context' in words and found['share'] == 0.25 and found['rate'] > 0 < found['measuring']
 
 
 # ---- functions that people call
