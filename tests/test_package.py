@@ -9,10 +9,10 @@ import tarfile
 import zipfile
 from email.parser import Parser
 
-import nbformat
 import papermill
 import pytest
 from nbclient import NotebookClient
+from papermill.iorw import load_notebook_node
 
 from helpers import REPO, environment
 
@@ -72,7 +72,7 @@ def test_one_run_whoever_opens_the_notebooks(built, tmp_path, monkeypatch):
     for name, values in {'train': fields, 'measure': dict(experiment='mine'),
                          'attack': dict(experiment='mine', images=2)}.items():
         source = shutil.copytree(site / 'binenc/nbs', tmp_path / 'nbs', dirs_exist_ok=True) / f'4_training/{name}.ipynb'
-        opened = papermill.parameterize.parameterize_notebook(nbformat.read(source, 4), values)
+        opened = papermill.parameterize.parameterize_notebook(load_notebook_node(str(source)), values)
         NotebookClient(opened, resources={'metadata': {'path': source.parent}}).execute()
         executed = papermill.execute_notebook(source, tmp_path / 'out.ipynb', values, cwd=tmp_path, progress_bar=False)
         assert numbers_printed(opened) == numbers_printed(executed) != []
