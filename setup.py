@@ -12,7 +12,7 @@ config.read(here / 'settings.ini', encoding='utf-8')
 settings = config['DEFAULT']
 RUN_BY_PAPERMILL = [
     *(f'4_training/{name}.ipynb' for name in ('train', 'measure', 'attack')), '5_findings/report.ipynb',
-    '5_findings/figures/*.ipynb']
+    '5_findings/figures/*.ipynb', 'explore.ipynb']
 
 CLASSIFIERS = [
     'Development Status :: 3 - Alpha',

@@ -1,7 +1,8 @@
 """Builds the book, a static site that needs no internet: python .ci/docs.py [FOLDER [EXPERIMENT...]].
 
-The front page is the README; the chapters are the notebooks with the outputs that are committed; the reference has
-the signatures and docstrings of the library; the reports are made from the committed results.
+The front page has three doors and the README; the chapters are the notebooks with the outputs that are committed, each
+figure with a way to its notebook and data; the reference has the signatures and docstrings of the library; the reports
+are made from the committed results.
 """
 import ast
 import importlib
@@ -31,7 +32,24 @@ PARTS = {  # of the book -> notebooks below nbs/
     'Findings': ['5_findings/*', '5_findings/figures/*'],
     'Running': '6_running/*',
 }
+DOORS = """
+<div class="doors">
+<div><b>See it</b> <a href="reports/demo.html">A report</a> with points that move while you watch,
+<a href="chapters/demo.html">four models trained step by step</a>, and
+<a href="chapters/explore.html">finished runs to explore</a>.</div>
+<div><b>Use it</b> <a href="#the-layer-in-your-own-network">A training loop</a> with the layer in it,
+<a href="chapters/1_layer/04_attaching.html">your trained network</a>, or
+<a href="chapters/own_data.html">your own images</a>.</div>
+<div><b>Reproduce it</b> <a href="chapters/5_findings/paper.html">The paper's figures beside ours</a>,
+<a href="#reproduce-the-paper-on-a-cluster">its runs on a cluster</a>, and
+<a href="chapters/5_findings/design.html">how claims are judged</a>.</div>
+</div>
+"""
 STYLE = """
+.doors { display: flex; flex-wrap: wrap; gap: 1em; margin: 1em 0 }
+.doors > div { flex: 1 1 12em; border: 1px solid var(--color-background-border); border-radius: 6px; padding: 0.8em }
+.doors b { display: block; font-size: 120% }
+.behind { font-size: 75%; margin-top: 0 }
 @media (min-width: 100em) { .content { width: 60em } }
 pre { font-size: 75% }
 table.docutils { font-size: 90% }
@@ -66,7 +84,10 @@ def build(folder, experiments):
         write_sources(source, experiments)
         Sphinx(source, None, site, Path(work, 'doctrees'), 'html', CONFIG, status=None, warningiserror=True).build()
         shutil.copytree(site, folder, dirs_exist_ok=True)
-    shutil.copytree(REPO / 'results', folder / 'results', ignore=only_pictures_and_tables, dirs_exist_ok=True)
+    shutil.copytree(REPO / 'results', folder / 'results', ignore=no_arrays, dirs_exist_ok=True)
+    shutil.copytree(REPO / 'nbs', folder / 'notebooks', ignore=shutil.ignore_patterns('.*'), dirs_exist_ok=True)
+    for experiment in (folder / 'results').iterdir():
+        (experiment / 'index.html').write_text(listing(experiment), encoding='utf-8')
     write_reports(folder / 'reports', experiments)
     print(f'the book is built; open it in a browser: {(folder / "index.html").absolute().as_uri()}')
 
@@ -102,7 +123,24 @@ def front_page(experiments):
     text = (REPO / 'README.md').read_text(encoding='utf-8')
     text = re.sub(r'\]\(nbs/([\w/]+)\.ipynb\)', r'](chapters/\1.ipynb)', text)
     reports = [f'<a href="reports/{name}.html">{name}</a>' for name in experiments]
-    return text.replace('\n## See it in minutes', f'\nReports: {", ".join(reports)}.\n\n## See it in minutes', 1)
+    text = text.replace('\n## See it in minutes', f'\nReports: {", ".join(reports)}.\n\n## See it in minutes', 1)
+    title, picture, rest = re.split(r'(!\[[^]]*\]\([^)]*\)\n)', text, maxsplit=1)
+    below = behind('', '5_findings/05_animation.ipynb', ['demo'])
+    return '\n'.join([title + DOORS, ' '.join(picture.split()), '', below, rest])
+
+
+def behind(up, notebook, experiments):
+    """A line below a figure: the notebook that draws it, and the stored data that it is drawn from, if any."""
+    data = ', '.join(f'<a href="{up}results/{name}/index.html">{name}</a>' for name in experiments)
+    return (f'<p class="behind">drawn by <a href="{up}notebooks/{notebook}">{notebook}</a>'
+            f'{" from the stored data of " + data if data else ", from what it computes"}</p>\n')
+
+
+def listing(folder):
+    """A page that lists the files below a folder."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob('*') if path.is_file())
+    links = ''.join(f'<li><a href="{name}">{name}</a></li>\n' for name in names)
+    return f'<!doctype html><meta charset="utf-8"><title>{folder.name}</title><h1>{folder.name}</h1><ul>{links}</ul>\n'
 
 
 def write_chapter(path, target):
@@ -110,13 +148,36 @@ def write_chapter(path, target):
     notebook = nbformat.read(path, 4)
     notebook.cells = [cell for cell in notebook.cells if not re.match(r'#\| *(hide|default_exp)', cell.source)]
     notebook.metadata['language_info'] = {'name': 'python', 'pygments_lexer': 'ipython3'}
+    name = path.relative_to(REPO / 'nbs').as_posix()
+    used = [each for each in stored_names(REPO / 'results')
+            if any(re.search(rf'[\'/]{each}[\'/]', cell.source) for cell in notebook.cells)]
+    below = behind('../' * (name.count('/') + 1), name, used)
     for cell in notebook.cells:
         if cell.source.startswith('#| echo: false'): # text with computed numbers
             cell.metadata.tags = ['remove-input']
         cell.source = re.sub(r'^#\|.*\n', '', cell.source, flags=re.MULTILINE)
         cell.source = re.sub(r'\]\((\.\./)+results/', '](/results/', cell.source)
+        if cell.cell_type == 'code' and prepares(cell):
+            cell.metadata.tags = ['hide-input']
+    notebook.cells = [each for cell in notebook.cells
+                      for each in ([cell, nbformat.v4.new_markdown_cell(below)] if has_picture(cell) else [cell])]
     target.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, target)
+
+
+def has_picture(cell):
+    """Whether a cell's output is a picture."""
+    return any('image/png' in output.get('data', {}) for output in cell.get('outputs', ()))
+
+
+def prepares(cell):
+    """Whether a cell only imports and sets names, which a reader may skip."""
+    try:
+        statements = ast.parse(cell.source).body
+    except SyntaxError: # a line for IPython
+        return False
+    plain = all(isinstance(each, ast.Import | ast.ImportFrom | ast.Assign | ast.Expr) for each in statements)
+    return plain and not cell.outputs and isinstance(statements[0], ast.Import | ast.ImportFrom)
 
 
 def write_reference(folder):
@@ -171,6 +232,11 @@ def is_docstring_or_field(statement):
 def only_pictures_and_tables(folder, names):
     """What the pages do not show is left out."""
     return [name for name in names if Path(folder, name).is_file() and Path(name).suffix not in ('.png', '.gif', '.md')]
+
+
+def no_arrays(folder, names):
+    """Arrays and weights are left out of the data to look at."""
+    return [name for name in names if Path(name).suffix in ('.npz', '.safetensors', '.pdf')]
 
 
 def write_reports(folder, experiments):

@@ -6,8 +6,9 @@
 __all__ = ['STATES', 'TRAIN', 'COPIES', 'DRAWS', 'TRAINS', 'HUGE_PAGES', 'DEAD', 'NO_MEMORY', 'IGNORED', 'TRAINING', 'LOOK',
            'FIGURES', 'run_state', 'states', 'pending', 'notebook_path', 'check_parameters', 'new_shell', 'run_cell',
            'run_cells', 'engine', 'warm_up', 'Killed', 'Apart', 'told', 'failure_reason', 'device_here', 'Together',
-           'error_of', 'notebook_places', 'execute_notebook', 'Stage', 'measuring', 'attacking', 'next_notebook',
-           'Attempt', 'failed', 'died', 'Watcher', 'Lines', 'Sweep', 'default_jobs', 'draw_figures', 'make_report']
+           'error_of', 'notebook_places', 'execute_notebook', 'prepared_notebook', 'Stage', 'measuring', 'attacking',
+           'next_notebook', 'Attempt', 'failed', 'died', 'Watcher', 'Lines', 'Sweep', 'default_jobs', 'draw_figures',
+           'make_report']
 
 # %% ../nbs/6_running/01_execute.ipynb #imports0
 import multiprocessing
@@ -28,10 +29,11 @@ from uuid import uuid4
 
 import binenc
 from .errors import UserError
-from .files import cannot_write, json_or_empty, write_json
+from .files import cannot_write, json_or_empty, write_bytes, write_json
 from .locks import Owned, StopOnSignal, cores, memory_kills, own_temporary_folder
 from .run import DEFAULTS, Run
-from .store import RunFolder, experiment_folder, is_attacked, kept_rows, read_progress, run_folder, stored_names
+from .store import (
+    RunFolder, check_has_results, experiment_folder, is_attacked, kept_rows, read_progress, run_folder)
 
 # %% ../nbs/6_running/01_execute.ipynb #aac04127
 STATES = ('finished', 'running', 'queued', 'interrupted', 'failed', 'damaged', 'new') # 'queued': the scheduler knows
@@ -304,6 +306,23 @@ def execute_notebook(
     papermill.execute_notebook(notebook_path(name), output, parameters=parameters, engine_name=engine(),
                                kernel_name='python3', progress_bar=False, cwd=os.getcwd())
 
+def prepared_notebook(
+    name: str, # of the notebook, below nbs/
+    copy: Path, # where it is written
+    **parameters: object, # all that it has
+) -> None:
+    "A copy of a notebook for a person to use: its parameters set, code folded, no outputs. Raises `UserError`."
+    import nbformat
+    check_parameters(name, parameters)
+    notebook = nbformat.read(notebook_path(name), 4)
+    notebook.cells = [cell for cell in notebook.cells if cell.cell_type != 'raw'] # these are for nbdev
+    for cell in notebook.cells:
+        if 'parameters' in cell.metadata.get('tags', ()):
+            cell.source = '\n'.join(f'{parameter} = {value!r}' for parameter, value in parameters.items())
+        if cell.cell_type == 'code':
+            cell.outputs, cell.execution_count, cell.metadata['jupyter'] = [], None, {'source_hidden': True}
+    write_bytes(copy, nbformat.writes(notebook).encode())
+
 # %% ../nbs/6_running/01_execute.ipynb #78772b35
 @dataclass(frozen=True)
 class Stage:
@@ -532,8 +551,7 @@ def _result(process: Apart, name: str, output: Path) -> None:
 def make_report(name: str, results_dir: str | Path = 'results', data_dir: str | Path = 'datasets') -> Path:
     "Execute the notebook of a report; returns the page. Raises `UserError` without results, or with the reason."
     from binenc.report import report_path
-    if name not in stored_names(results_dir):
-        raise UserError(f'{name} has no results in {results_dir}: run "binenc sweep {name}" first')
+    check_has_results(name, results_dir)
     executed = experiment_folder(name, results_dir) / 'notebooks' / 'report.ipynb'
     places = notebook_places(results_dir=results_dir, data_dir=data_dir)
     warm_up(DRAWS)

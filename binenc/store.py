@@ -7,11 +7,11 @@ __all__ = ['MEASURED_BY', 'RUN_FILES', 'NUMBERS', 'HISTORY', 'RESERVED', 'KEPT_F
            'CARD', 'CARD_NUMBERS', 'CARD_TEXT', 'FEW_IMAGES', 'ATTACKS', 'LAST', 'SOURCE', 'TABLE', 'ROW',
            'experiment_folder', 'default_place', 'run_path', 'RunFolder', 'run_folder', 'metrics_bytes', 'record_start',
            'check_images', 'history_bytes', 'read_history', 'row_run', 'kept_rows', 'stored_experiment', 'stored_names',
-           'resolve_experiment', 'grown', 'keep_experiment', 'keep_files', 'read_kept', 'experiment_bytes', 'tidy',
-           'tidied', 'weights_path', 'runs_with_weights', 'stored_numbers', 'is_measured', 'about_weights',
-           'read_about', 'model_card', 'read_progress', 'newest_notebook', 'Kind', 'weights_digest', 'united',
-           'kept_attacks', 'own_attacks', 'stored_rows', 'wanted_attacks', 'is_attacked', 'is_whole', 'shared_attacks',
-           'gathered', 'attack_files', 'compared_attacks', 'unattacked_lines']
+           'check_has_results', 'resolve_experiment', 'grown', 'keep_experiment', 'keep_files', 'read_kept',
+           'experiment_bytes', 'tidy', 'tidied', 'weights_path', 'runs_with_weights', 'stored_numbers', 'is_measured',
+           'about_weights', 'read_about', 'model_card', 'read_progress', 'newest_notebook', 'Kind', 'weights_digest',
+           'united', 'kept_attacks', 'own_attacks', 'stored_rows', 'wanted_attacks', 'is_attacked', 'is_whole',
+           'shared_attacks', 'gathered', 'attack_files', 'compared_attacks', 'unattacked_lines']
 
 # %% ../nbs/4_training/03_store.ipynb #imports0
 import csv
@@ -206,6 +206,13 @@ def stored_experiment(name: str, results_dir: str | Path = 'results') -> Experim
 def stored_names(results_dir: str | Path = 'results') -> list[str]:
     "The experiments that have results, in alphabetical order."
     return sorted(path.parent.name for path in Path(results_dir).glob('*/experiment.json'))
+
+def check_has_results(name: str, results_dir: str | Path = 'results') -> None:
+    "Raises `UserError` saying what there is, unless an experiment has results."
+    names = stored_names(results_dir)
+    if name not in names:
+        raise UserError(f'{name} has no results in {results_dir}, where there are {", ".join(names) or "none"}: '
+                        'choose one of them, run "binenc sweep" first, or give another folder with --results')
 
 def resolve_experiment(
     name: str, # of a preset, or of an experiment that was run

@@ -6,7 +6,9 @@ import re
 import resource
 import shutil
 import signal
+import socket
 import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
@@ -137,10 +139,16 @@ def test_bad_data_through_the_notebook(command, tmp_path):
     assert done.returncode == 0 and 'finished' in done.stdout, done.stderr
 
 
-def test_no_internet(command, tmp_path):
-    """A data set that cannot be downloaded: says which, where it would be, and what can be done."""
+def test_no_internet(command, tmp_path, monkeypatch):
+    """A data set that cannot be downloaded: says which, where it would be, and what can be done; after a few seconds
+    also where nothing answers."""
     for words in ('data', 'cifar10'), ('sweep', 'cifar10', '--set', 'precision=fp32'):
         refused(command(*words, cwd=tmp_path), 'cifar10', 'datasets', 'binenc data cifar10')
+    with socket.create_server(('127.0.0.1', 0)) as silent:
+        monkeypatch.setenv('http_proxy', f'http://127.0.0.1:{silent.getsockname()[1]}')
+        begun = time.monotonic()
+        refused(command('data', 'cifar10', cwd=tmp_path), 'did not answer', 'binenc data cifar10')
+    assert time.monotonic() - begun < 5
     assert not [path for path in tmp_path.rglob('*') if path.is_file()], 'left behind'
 
 

@@ -54,6 +54,19 @@ def test_notebooks_are_small_and_without_errors():
         assert not [output for output in outputs if output['output_type'] == 'error'], path
 
 
+def test_they_open_with_their_answer():
+    """Below its title a notebook says in a sentence what it shows, or the next cell computes that sentence; what the
+    text of any cell links to is there."""
+    for path in NOTEBOOKS:
+        first, second = [cell for cell in read(path)['cells'] if cell['cell_type'] != 'raw'][:2]
+        claim = re.match(r'# .+\n\n> ((?:.+\n?)+)', source(first))
+        assert claim and not claim[1].strip().endswith('?') or '**In short.**' in source(second), path
+        text = '\n'.join(source(cell) for cell in read(path)['cells'] if cell['cell_type'] == 'markdown')
+        places = path.parent, REPO if path.stem == 'index' else path.parent # README is made of the index
+        links = re.findall(r'\]\((?!http)([^)#\s]+)\)', text)
+        assert not [link for link in links if not any((place / link).exists() for place in places)], path
+
+
 def test_papermill_reads_every_parameter():
     """Every assignment in the tagged cell; a second `=` on a line would hide one."""
     run_by_papermill = [path for path in NOTEBOOKS if lint.by_papermill(read(path))]

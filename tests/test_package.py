@@ -2,13 +2,17 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
 from email.parser import Parser
 
+import papermill
 import pytest
+from nbclient import NotebookClient
+from papermill.iorw import load_notebook_node
 
 from helpers import REPO, environment
 
@@ -36,19 +40,21 @@ def built(tmp_path_factory):
 
 
 def test_wheel_holds_notebooks_without_outputs(built):
-    """What papermill runs is in it, and small; chapters and benchmark are not."""
+    """What papermill runs and what a person explores with is in it, and small; chapters and benchmark are not."""
     with zipfile.ZipFile(built) as wheel:
         names = [name for name in wheel.namelist() if name.endswith('.ipynb')]
         cells = [cell for name in names for cell in json.loads(wheel.read(name))['cells']]
     paths = [*(REPO / 'nbs' / '4_training' / f'{name}.ipynb' for name in ('train', 'measure', 'attack')),
-             REPO / 'nbs' / '5_findings' / 'report.ipynb', *REPO.glob('nbs/5_findings/figures/*.ipynb')]
+             REPO / 'nbs' / '5_findings' / 'report.ipynb', *REPO.glob('nbs/5_findings/figures/*.ipynb'),
+             REPO / 'nbs' / 'explore.ipynb']
     assert sorted(names) == sorted(f'binenc/{path.relative_to(REPO)}' for path in paths)
     assert not [cell for cell in cells if cell.get('outputs')]
     assert built.stat().st_size < 1_500_000
 
 
-def test_installed_wheel_trains_and_draws(built, tmp_path):
-    """In a folder that is not the repository, from the wheel alone."""
+def test_one_run_whoever_opens_the_notebooks(built, tmp_path, monkeypatch):
+    """A run is trained by the command of the installed wheel, in a folder that is not the repository. The notebooks of
+    the wheel find it there: each opened in its own folder, as JupyterLab does, and by plain papermill from the root."""
     site = tmp_path / 'site'
     python('-m', 'pip', 'install', '--quiet', '--no-deps', '--target', site, built, cwd=tmp_path)
     path = {'PYTHONPATH': str(site)}
@@ -59,6 +65,28 @@ def test_installed_wheel_trains_and_draws(built, tmp_path):
            '--set', 'experiment=mine', '--jobs', '1', *small, cwd=tmp_path, **path)
     assert (tmp_path / 'results/mine/experiment.json').exists()
     assert 'finished' in python('-m', 'binenc', 'status', 'mine', cwd=tmp_path, **path)
+    monkeypatch.setenv('PYTHONPATH', str(site))
+    [folder] = (tmp_path / 'results/mine/runs').iterdir()
+    fields = json.loads((folder / 'run.json').read_text(encoding='utf-8'))['run']
+    trained = (folder / 'weights.safetensors').stat()
+    for name, values in {'train': fields, 'measure': dict(experiment='mine'),
+                         'attack': dict(experiment='mine', images=2)}.items():
+        source = shutil.copytree(site / 'binenc/nbs', tmp_path / 'nbs', dirs_exist_ok=True) / f'4_training/{name}.ipynb'
+        opened = papermill.parameterize.parameterize_notebook(load_notebook_node(str(source)), values)
+        NotebookClient(opened, resources={'metadata': {'path': source.parent}}).execute()
+        executed = papermill.execute_notebook(source, tmp_path / 'out.ipynb', values, cwd=tmp_path, progress_bar=False)
+        assert numbers_printed(opened) == numbers_printed(executed) != []
+    assert (folder / 'weights.safetensors').stat() == trained # once
+    assert [path.parent for path in tmp_path.rglob('metrics.json')] == [folder]
+    said = python('-m', 'binenc', 'attack', 'mine', '--images', '2', cwd=tmp_path, **path)
+    assert 'runs to do' not in said # the notebook has done it
+
+
+def numbers_printed(notebook):
+    """The lines of a notebook's output that are a name and a number."""
+    texts = [output.text for cell in notebook.cells if cell.cell_type == 'code' for output in cell.outputs
+             if output.output_type == 'stream' and output.name == 'stdout']
+    return re.findall(r'^(\w[\w ()]*?) +(\S+)$', ''.join(texts), re.M)
 
 
 def test_wheel_needs_the_core_alone(built):
