@@ -181,7 +181,8 @@ def test_a_trial(device, tmp_path):
     words, found = trial.device([SMALL])
     assert words == 'simulated, driver not known: nvidia-smi does not answer' and found == {'device': 'cuda'}
     words, found = trial.speed(SMALL, tmp_path, 0.1)
-    assert 'GB of the GPU with the CUDA context' in words and found['share'] == 0.25 and found['rate'] > 0 < found['measuring']
+    assert 'GB of the GPU with the CUDA context' in words and found['share'] == 0.25
+    assert found['rate'] > 0 and found['measuring'] > 0
 
 
 # ---- functions that people call
