@@ -131,6 +131,8 @@ def share_here(run: Run) -> Share:
     if run.norm_parts > 1 and run.norm_parts % processes:
         raise UserError(f'norm_parts={run.norm_parts} cannot be shared by {processes} GPUs: take a number of GPUs that '
                         'divides it')
+    if run.speed == 'graph' and processes > 1:
+        raise UserError(f'speed=graph is for one GPU, not {processes}: add --set speed=auto')
     return Share(rank, processes, run.norm_parts)
 
 @contextmanager

@@ -89,10 +89,12 @@ def new_training(
     classifier = build_classifier(run, in_shape, num_classes).to(device)
     loss = build_loss(run, classifier).to(device)
     return Training(run, classifier, loss, build_optimizer(run, classifier, loss),
-                    shared_objective(classifier, loss, share), devices=[device_name(torch.device(device))])
+                    shared_objective(classifier, loss, share),
+                    devices=[device_name(torch.device(device), share.processes)])
 
-def device_name(device: torch.device) -> str:
+def device_name(device: torch.device, processes: int = 1) -> str:
     "The GPU's name, or `cpu`, the vector instructions that torch uses and the CPU's maker: they decide the last bits."
+    if processes > 1: return f'{processes} x {device_name(device)}'
     if device.type == 'cuda': return torch.cuda.get_device_name(device)
     return f'cpu {torch.backends.cpu.get_cpu_capability()} {cpu_maker()}'
 
@@ -172,7 +174,7 @@ class Steps:
         "Note the work of a step, which is not done yet, and where its images have to be put."
         self.x, self.y, self.graph = x.clone(), y.clone(), torch.cuda.CUDAGraph()
         self._capturable(True)
-        with torch.cuda.graph(self.graph):
+        with torch.cuda.graph(self.graph, capture_error_mode='thread_local'): # others may be reading images
             step(self.training, self.x, self.y)
         self._capturable(False)
 
@@ -555,8 +557,7 @@ def train(
         if folder.metrics is not None: return folder.metrics # finished by another while the data was loading
         with writing(folder.path):
             remove_parts(folder.path)
-            devices = f'{share.processes} x ' * (share.processes > 1) + device_name(device)
-            record_start(folder, devices, about_images(splits))
+            record_start(folder, device_name(device, share.processes), about_images(splits))
         with joined(share, device):
             log, loaders = Log(folder, say, notes), make_loaders(run, splits, device, share)
             training = new_training(run, *shapes_of(splits), device, share)

@@ -71,7 +71,7 @@ class Trial:
         return replace(e, own=own).override(
             experiment='trial', dataset=f'file:{self.folder / IMAGES}', image_size=None, lr=e.lrs[0],
             replicate=e.replicates[0], epochs=2, log_every=1, lr_from=0, lr_warmup=0, val_fraction=0.,
-            train_images=None, imbalance=1., deepfool_images=2)
+            train_images=None, imbalance=1., known_classes=None, deepfool_images=2)
 
 IMAGES = 'images.npz'
 
@@ -146,6 +146,7 @@ def images(run: Run, data_dir: Path, folder: Path, number: int) -> tuple[str, di
     import numpy as np
     from binenc.data import load_splits, ranks_in_class
     splits, kept, few = load_splits(run, data_dir), {}, {}
+    splits.pop('unknown', None) # classes that a run is not trained on
     classes = splits['train'].classes
     for split, data in splits.items():
         few[split] = data[(ranks_in_class(data.labels, 0) < max(2, number // len(classes))).nonzero().flatten()]

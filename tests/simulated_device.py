@@ -284,7 +284,8 @@ def simulated_device(monkeypatch, capability=(9, 0)):
     for place, name, made in ((torch.accelerator, 'current_stream', lambda *_: stream()),
                               (torch.cuda, 'Stream', stream),
                               (torch.cuda, 'current_stream', stream), (torch.cuda, 'CUDAGraph', Graph),
-                              (torch.cuda, 'stream', contextlib.nullcontext), (torch.cuda, 'graph', Graph.recorded)):
+                              (torch.cuda, 'stream', contextlib.nullcontext),
+                              (torch.cuda, 'graph', lambda graph, **_: graph.recorded())):
         monkeypatch.setattr(place, name, made)
     monkeypatch.setattr(torch, 'autocast', functools.partial(device.autocast, torch.autocast))
     monkeypatch.setattr(torch, 'Generator', Generator)

@@ -150,7 +150,7 @@ def test_a_graph_refuses_to_wait(device):
 def test_a_run_from_start_to_attacks(device, tmp_path, monkeypatch):
     """Trained, stopped in an epoch, continued on another kind of GPU, which is noticed, measured again to the bit, and
     attacked by every attack."""
-    run, stop = replace(SMALL, store_latents=True), []
+    run, stop = replace(SMALL, store_latents=True, known_classes=6), []
     monkeypatch.setattr(training, 'LONG_EPOCH', -1)
 
     def say(progress):
