@@ -614,7 +614,7 @@ def trial(
     results_dir: ResultsDir = RESULTS,
     data_dir: DataDir = DATA,
 ):
-    "Try every stage of an experiment here with a few of its images; say what fails and what the whole needs."
+    "Try all stages here with a few images. Says what fails, and what the whole experiment needs."
     e = chosen(experiment, settings, results_dir, whole=True)
     new = new_trial(e, results_dir, data_dir, images=images, seconds=seconds, say=lambda row: out.print(str(row)))
     if not run_trial(new): raise typer.Exit(1)
