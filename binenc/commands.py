@@ -7,11 +7,11 @@ __all__ = ['app', 'out', 'Name', 'Names', 'Settings', 'ResultsDir', 'DataDir', '
            'IMAGES_PER_SECOND', 'TRAIN_IMAGES', 'DEVICES', 'LOG_SECONDS', 'LISTED', 'ENDED', 'SHOWN', 'BUSY', 'WAITS',
            'Row', 'LASTING', 'RunsPerTask', 'MaxParallel', 'Flags', 'chosen', 'to_compute', 'Asked', 'computes',
            'stopped', 'version', 'options', 'data', 'plan', 'plan_lines', 'presets', 'preset_line', 'compute', 'Bar',
-           'run', 'elsewhere', 'one_run', 'sweep', 'sweep_all', 'check_can_train', 'any_unfinished', 'measure',
-           'say_measured', 'attack', 'show_attacks', 'run_states', 'state_line', 'with_ends', 'status_lines',
-           'failed_lines', 'wait_for_others', 'status', 'show_status', 'list_experiments', 'trial', 'submission',
-           'submit', 'print_trial', 'note_missing_data', 'submitted', 'cancel', 'task', 'after', 'finish_arrays',
-           'merge', 'verify', 'draw', 'show_tables', 'figures', 'claims', 'report', 'explore', 'main']
+           'run', 'one_run', 'sweep', 'sweep_all', 'check_can_train', 'any_unfinished', 'measure', 'say_measured',
+           'attack', 'show_attacks', 'run_states', 'state_line', 'with_ends', 'status_lines', 'failed_lines',
+           'wait_for_others', 'status', 'show_status', 'list_experiments', 'trial', 'submission', 'submit',
+           'print_trial', 'note_missing_data', 'submitted', 'cancel', 'task', 'after', 'finish_arrays', 'merge',
+           'verify', 'draw', 'show_tables', 'figures', 'claims', 'report', 'explore', 'main']
 
 # %% ../nbs/6_running/03_commands.ipynb #imports0
 import os
@@ -206,7 +206,7 @@ def _many(n: float, what: str) -> str:
     return f'{n:g} {what}' + 's' * (n != 1)
 
 # %% ../nbs/6_running/03_commands.ipynb #393208a7
-IMAGES_PER_SECOND = {'mlp': 60_000, 'fastconv': 1_500, 'resnet8': 1_000, 'resnet18': 25, 'resnet50': 8}
+IMAGES_PER_SECOND = {'mlp': 60_000, 'fastconv': 1_500, 'resnet8': 1_000, 'resnet18': 25, 'resnet50': 11}
 TRAIN_IMAGES = {'digits': 1_437, 'mnist-small': 4_000, 'fashion-mnist': 60_000, 'svhn': 73_257} # CIFAR has 50,000
 
 @app.command()
@@ -319,13 +319,11 @@ def run(
     if state == 'damaged': raise UserError(reason)
     done = Sweep([wanted], results_dir, data_dir, watcher=Lines(), gpus=gpus)()
     state, reason = done.outcome.get(wanted, ('interrupted', ''))
-    if state in ('running', 'failed'): raise UserError(reason or elsewhere(wanted))
+    if state in ('running', 'failed'):
+        raise UserError(reason or f'run {wanted.id} is being computed by another process: wait for it, '
+                        'or stop it first')
     if state != 'finished': raise stopped()
     out.print(f'finished: {run_folder(wanted, results_dir).path}')
-
-def elsewhere(run: Run) -> str:
-    "What to say of a run that another process computes."
-    return f'run {run.id} is being computed by another process: wait for it, or stop it first'
 
 def one_run(experiment: str | None, settings: list[str] | None, results_dir: Path) -> Run:
     "The first run of an experiment, or one with the defaults of `Run`. Raises `UserError`."
@@ -616,7 +614,7 @@ def trial(
     results_dir: ResultsDir = RESULTS,
     data_dir: DataDir = DATA,
 ):
-    "Try every stage of an experiment here with a few of its images; say what fails and what the whole needs."
+    "Try all stages here with a few images. Says what fails, and what the whole experiment needs."
     e = chosen(experiment, settings, results_dir, whole=True)
     new = new_trial(e, results_dir, data_dir, images=images, seconds=seconds, say=lambda row: out.print(str(row)))
     if not run_trial(new): raise typer.Exit(1)

@@ -1,22 +1,26 @@
-"""The explorer, opened by its command in JupyterLab and used with mouse and keys in a browser without a window."""
+"""The explorer, opened by its command in JupyterLab and used in a browser without a window; and many classes in it."""
 
 import shutil
 import signal
 import socket
 import subprocess
+import time
 
+import numpy as np
 import pytest
 
 from browser import Page, needs_browser
-from helpers import BINENC, REPO, environment, wait_for
+from helpers import BINENC, REPO, TINY, environment, run_notebook_here, settings, wait_for
 
-# What each cell shows: its text, its pictures, and the choices of its drop-down menus.
+BOTH = 'demo', 'cifar10-jpeg-cpu-rate'  # one with weights and snapshots, one with its tables only
+# What each cell that shows something shows: its text, pictures and drop-down menus.
 CELLS = """[...document.querySelectorAll('.jp-CodeCell')].map(cell => ({
-    text: [...cell.querySelectorAll('.jp-OutputArea-output pre')].map(each => each.innerText).join(' '),
-    pictures: [...cell.querySelectorAll('.jp-OutputArea-output img')].map(each => each.src),
-    menus: [...cell.querySelectorAll('.jp-OutputArea-output select')].map(each => [...each.options].map(x => x.label)),
+    text: [...cell.querySelectorAll('.jp-OutputArea pre, .widget-html-content')].map(x => x.innerText).join(' '),
+    pictures: [...cell.querySelectorAll('.jp-OutputArea img')].map(x => x.src),
+    menus: [...cell.querySelectorAll('.jp-OutputArea select')].map(menu => [...menu.options].map(x => x.value)),
 })).filter(cell => cell.text || cell.pictures.length || cell.menus.length)"""
-MENU = "[...document.querySelectorAll('.jp-OutputArea-output select')]"
+MENUS = "document.querySelectorAll('.jp-OutputArea .widget-dropdown select')"
+IDLE = "!!document.querySelector('.jp-Notebook-ExecutionIndicator[data-status=idle]')"
 
 
 def named(selector, text):
@@ -25,61 +29,98 @@ def named(selector, text):
 
 
 @pytest.fixture
-def lab(tmp_path):
-    """Starts `binenc explore` on some results; returns the address of the page."""
-    started = []
-
-    def start(*words, **options):
-        with socket.socket() as free:
-            free.bind(('127.0.0.1', 0))
-            port = free.getsockname()[1]
-        flags = ['--no-browser', '--allow-root', f'--port={port}', '--IdentityProvider.token=']
-        command = [*options.pop('command', [BINENC]), 'explore', *map(str, words), '--', *flags]
-        env = environment() | {'HOME': str(tmp_path), 'JUPYTER_CONFIG_DIR': str(tmp_path / 'config')}
-        process = subprocess.Popen(command, env=env | options.pop('env', {}), stdout=subprocess.DEVNULL,
-                                   stderr=(tmp_path / 'log').open('w', encoding='utf-8'), **options)
-        started.append(process)
-        wait_for(lambda: process.poll() is not None or f'127.0.0.1:{port}/' in (tmp_path / 'log').read_text(
-            encoding='utf-8'), 120, 'JupyterLab')
-        assert process.poll() is None, (tmp_path / 'log').read_text(encoding='utf-8')
-        return f'http://127.0.0.1:{port}/lab/tree/explore.ipynb'
-
-    yield start
-    for process in started:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
+def page(tmp_path):
+    """The explorer in JupyterLab, all cells executed."""
+    for name in BOTH:
+        shutil.copytree(REPO / 'results' / name, tmp_path / 'results' / name,
+                        ignore=shutil.ignore_patterns('figures', 'runs'))
+    with socket.create_server(('127.0.0.1', 0)) as free:
+        port = free.getsockname()[1]
+    words = 'explore', 'demo', '--', '--no-browser', '--allow-root', f'--port={port}', '--IdentityProvider.token='
+    log = tmp_path / 'log'
+    with log.open('w', encoding='utf-8') as errors:
+        variables = environment() | {'HOME': str(tmp_path)}
+        lab = subprocess.Popen([BINENC, *words], cwd=tmp_path, env=variables, stderr=errors)
+    try:
+        wait_for(lambda: lab.poll() is not None or f'127.0.0.1:{port}/' in log.read_text(encoding='utf-8'), 300)
+        with Page(f'http://127.0.0.1:{port}/lab/tree/explore.ipynb', tmp_path) as page:
+            wait_for(lambda: page.js(IDLE), 300, log.read_text(encoding='utf-8'))
+            wait_for(lambda: run_all(page), 300, 'the first cell')
+            yield page
+    finally:
+        lab.send_signal(signal.SIGTERM)
+        lab.wait(60)
 
 
-def choose(page, menu, label):
+def run_all(page):
+    """Choose it from the menu; whether the kernel began, which it does not if it was not quite there yet."""
+    page.click(named('.lm-MenuBar-itemLabel', 'Run')) # it closes a menu that was left open
+    time.sleep(2)
+    if page.js(f"!!{named('.lm-Menu-itemLabel', 'Run All Cells')}"):
+        page.click(named('.lm-Menu-itemLabel', 'Run All Cells'))
+    end = time.monotonic() + 10
+    while page.js(IDLE) and time.monotonic() < end:
+        time.sleep(0.1)
+    return not page.js(IDLE)
+
+
+def settled(page, condition):
+    """What the cells show once the condition holds, the kernel is idle and nothing moves."""
+    before = []
+
+    def same():
+        time.sleep(2)
+        cells, old = page.js(CELLS), before[:]
+        before[:] = cells
+        return cells if page.js(IDLE) and cells == old and condition(cells) else None
+
+    return wait_for(same, 300, 'what is wanted')
+
+
+def choose(page, menu, value):
     """Take an option of a drop-down menu."""
     page.js(f"""(() => {{
-        const menu = {menu};
-        menu.selectedIndex = [...menu.options].findIndex(each => each.label === '{label}');
+        const menu = {MENUS}[{menu}];
+        menu.selectedIndex = [...menu.options].findIndex(each => each.value.startsWith('{value}'));
         menu.dispatchEvent(new Event('change', {{bubbles: true}}));
     }})()""")
 
 
-def settled(page, condition, what):
-    """What the cells show once the condition holds and nothing has moved for a while."""
-    before = []
-
-    def same():
-        cells, old = page.js(CELLS), before[:]
-        before[:] = cells
-        return cells if cells == old and condition(cells) else None
-
-    return wait_for(same, 100, what)
-
-
 @needs_browser
-def test_everything_follows(lab, tmp_path):
-    """Two experiments of this repository, one that keeps curves only; one more image, another class, another run."""
-    results = tmp_path / 'results'
-    for name in 'demo', 'cifar10-jpeg-cpu-rate':
-        shutil.copytree(REPO / 'results' / name, results / name, ignore=shutil.ignore_patterns('figures', 'runs'))
-    with Page(lab('demo', '--results', results), tmp_path) as page:
-        page.click(named('.lm-MenuBar-itemLabel', 'Run'), 120)
-        page.click(named('.lm-Menu-itemLabel', 'Run All Cells'))
-        first = settled(page, lambda cells: len(cells) == 8, 'eight cells')
-        page.picture(tmp_path / 'first.png')
-        assert first == 0
+def test_everything_follows(page, tmp_path):
+    """Another run, another image, another experiment; nothing is shown twice."""
+    first = settled(page, lambda cells: len(cells) == 8)
+    page.picture(tmp_path / 'explorer.png')
+    assert [len(cell['pictures']) for cell in first] == [0, 1, 1, 2, 1, 1, 1, 1]
+    assert first[0]['menus'][0] == ['cifar10-jpeg-cpu-rate\xa0(curves\xa0only)', 'demo']
+    choose(page, 1, 'no_pen-lr0.001-r1')
+    second = settled(page, lambda cells: cells[0]['text'] != first[0]['text'])
+    for before, now in list(zip(first, second))[1:6]:
+        assert not {*before['pictures']} & {*now['pictures']}
+    page.click("document.querySelectorAll('.noUi-handle')[1]")
+    page.press('ArrowRight')
+    third = settled(page, lambda cells: cells != second)
+    assert [now == before for before, now in zip(second, third)] == [True] * 4 + [False] + [True] * 3
+    choose(page, 0, 'cifar10-jpeg-cpu-rate')
+    last = settled(page, lambda cells: len(cells) == 3)
+    assert 'curves only' in last[0]['text'] and [len(cell['pictures']) for cell in last] == [0, 1, 1]
+    for cells in first, second, third, last:
+        pictures = [picture for cell in cells for picture in cell['pictures']]
+        assert len(pictures) == len({*pictures})
+
+
+@pytest.mark.parametrize('classes, nodes', [(2, 1), (300, 4)])
+def test_few_and_many_classes(classes, nodes, command, tmp_path, monkeypatch):
+    """Every section has its picture, and its widgets offer every class."""
+    shown, draw = [], np.random.default_rng(0)
+    x, y = draw.integers(0, 256, (3 * classes, 8, 8), np.uint8), np.repeat(range(classes), 3)
+    np.savez(tmp_path / 'many.npz', x=x, y=y)
+    values = dict(TINY, dataset='file:many.npz', experiment='many', model='bin_enc', replicate=0, lr=1e-3, nodes=nodes,
+                  val_fraction=0, selection='train', batch_size=32)
+    done = command('sweep', 'demo', *settings(**values), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr('IPython.display.display', shown.append)
+    names = run_notebook_here('explore.ipynb', None, dict(experiment='many', results_dir='results', data_dir='.'))
+    assert len(shown) == 8 - bool((names['network']()[1].off == 0).all()) # there may be none on a wrong vertex
+    assert len(names['classes']()[0].options) == len(names['epochs_nodes_classes']()[-1].options) == classes

@@ -68,7 +68,7 @@ def test_one_run_whoever_opens_the_notebooks(built, tmp_path, monkeypatch):
     monkeypatch.setenv('PYTHONPATH', str(site))
     [folder] = (tmp_path / 'results/mine/runs').iterdir()
     fields = json.loads((folder / 'run.json').read_text(encoding='utf-8'))['run']
-    trained = (folder / 'weights.safetensors').stat()
+    trained = (folder / 'weights.safetensors').stat().st_mtime_ns
     for name, values in {'train': fields, 'measure': dict(experiment='mine'),
                          'attack': dict(experiment='mine', images=2)}.items():
         source = shutil.copytree(site / 'binenc/nbs', tmp_path / 'nbs', dirs_exist_ok=True) / f'4_training/{name}.ipynb'
@@ -76,10 +76,13 @@ def test_one_run_whoever_opens_the_notebooks(built, tmp_path, monkeypatch):
         NotebookClient(opened, resources={'metadata': {'path': source.parent}}).execute()
         executed = papermill.execute_notebook(source, tmp_path / 'out.ipynb', values, cwd=tmp_path, progress_bar=False)
         assert numbers_printed(opened) == numbers_printed(executed) != []
-    assert (folder / 'weights.safetensors').stat() == trained # once
+    assert (folder / 'weights.safetensors').stat().st_mtime_ns == trained # once
     assert [path.parent for path in tmp_path.rglob('metrics.json')] == [folder]
     said = python('-m', 'binenc', 'attack', 'mine', '--images', '2', cwd=tmp_path, **path)
     assert 'runs to do' not in said # the notebook has done it
+    python('-m', 'binenc', 'explore', 'mine', '--', '--version', cwd=tmp_path, **path) # JupyterLab's
+    copy = (tmp_path / 'results/mine/notebooks/explore.ipynb').read_text(encoding='utf-8')
+    assert f"results_dir = '{tmp_path / 'results'}'" in copy
 
 
 def numbers_printed(notebook):
