@@ -20,6 +20,7 @@ CELLS = """[...document.querySelectorAll('.jp-CodeCell')].map(cell => ({
     menus: [...cell.querySelectorAll('.jp-OutputArea select')].map(menu => [...menu.options].map(x => x.value)),
 })).filter(cell => cell.text || cell.pictures.length || cell.menus.length)"""
 MENUS = "document.querySelectorAll('.jp-OutputArea .widget-dropdown select')"
+KERNEL = "!!document.querySelector('.jp-Toolbar-kernelName')?.innerText.startsWith('Python')"
 IDLE = "!!document.querySelector('.jp-Notebook-ExecutionIndicator[data-status=idle]')"
 
 
@@ -44,7 +45,7 @@ def page(tmp_path):
     try:
         wait_for(lambda: lab.poll() is not None or f'127.0.0.1:{port}/' in log.read_text(encoding='utf-8'), 300)
         with Page(f'http://127.0.0.1:{port}/lab/tree/explore.ipynb', tmp_path) as page:
-            wait_for(lambda: page.js(IDLE), 300, log.read_text(encoding='utf-8'))
+            wait_for(lambda: page.js(f'{KERNEL} && {IDLE}'), 300, 'a kernel')
             wait_for(lambda: run_all(page), 300, 'the first cell')
             yield page
     finally:
