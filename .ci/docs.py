@@ -151,7 +151,7 @@ def write_chapter(path, target):
     name = path.relative_to(REPO / 'nbs').as_posix()
     used = [each for each in stored_names(REPO / 'results')
             if any(re.search(rf'[\'/]{each}[\'/]', cell.source) for cell in notebook.cells)]
-    below = behind('../' * (name.count('/') + 1), name, used)
+    up = '../' * (name.count('/') + 1)
     for cell in notebook.cells:
         if cell.source.startswith('#| echo: false'): # text with computed numbers
             cell.metadata.tags = ['remove-input']
@@ -159,15 +159,20 @@ def write_chapter(path, target):
         cell.source = re.sub(r'\]\((\.\./)+results/', '](/results/', cell.source)
         if cell.cell_type == 'code' and prepares(cell):
             cell.metadata.tags = ['hide-input']
-    notebook.cells = [each for cell in notebook.cells
-                      for each in ([cell, nbformat.v4.new_markdown_cell(below)] if has_picture(cell) else [cell])]
+    notebook.cells = [each for cell in notebook.cells for each in (
+        cell, *map(nbformat.v4.new_markdown_cell, lines_below(cell, up, name, used)))]
     target.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, target)
 
 
-def has_picture(cell):
-    """Whether a cell's output is a picture."""
-    return any('image/png' in output.get('data', {}) for output in cell.get('outputs', ()))
+def lines_below(cell, up, name, used):
+    """What stands below a cell that shows a picture: its own, or one that a notebook of figures has drawn."""
+    shown = [output.get('data', {}) for output in cell.get('outputs', ())]
+    text = '\n'.join([cell.source, *(data.get('text/markdown', '') for data in shown)])
+    for experiment, figure in re.findall(r'!\[[^]]*\]\([./]*results/([\w-]+)/figures/(\w+)\.png\)', text):
+        yield behind(up, f'5_findings/figures/{figure}.ipynb', [experiment])
+    if any('image/png' in data for data in shown):
+        yield behind(up, name, used)
 
 
 def prepares(cell):
