@@ -93,7 +93,7 @@ def test_everything_follows(page, tmp_path):
     first = settled(page, lambda cells: len(cells) == 8)
     page.picture(tmp_path / 'explorer.png')
     assert [len(cell['pictures']) for cell in first] == [0, 1, 1, 2, 1, 1, 1, 1]
-    assert first[0]['menus'][0] == ['cifar10-jpeg-cpu-rate\xa0(curves\xa0only)', 'demo']
+    assert first[0]['menus'][0] == ['cifar10-jpeg-cpu-rate (curves only)', 'demo']
     choose(page, 1, 'no_pen-lr0.001-r1')
     second = settled(page, lambda cells: cells[0]['text'] != first[0]['text'])
     for before, now in list(zip(first, second))[1:6]:
