@@ -219,6 +219,9 @@ _LPC_ARMS = (*PAPER_ARMS, 'bin_enc_wide', 'bin_enc_narrow', 'no_pen_compressed',
 _HALVED = dict(PAPER, epochs=800, log_every=50, lr_schedule='step', lr_from=300, lr_every=50)
 _ANNEALED = dict(PAPER, epochs=1000, log_every=50, lr_schedule='cosine', lr_from=200, lr_end=1e-8, output_lr=1.,
                  gamma_schedule='two_regimes', gamma=1e-4, gamma_factor=2., gamma_every=5, gamma_max=1e6)
+_IMAGENET = dict(_ANNEALED, dataset='folder:imagenet', image_size=224, backbone='wide_resnet50_2', nodes=128,
+                 epochs=200, batch_size=64, weight_decay=1e-7, lr_warmup=5, lr_from=70, gamma_every=1, log_every=10,
+                 store_latents=False)
 _BY_TEST = 'selected by test accuracy, as its code does; its text says training or validation accuracy'
 
 def _later(version: str, dataset: str, settings: Mapping, nodes: tuple[int, ...], **axes) -> Experiment:
@@ -241,6 +244,8 @@ _LATER = (
     *(_later('lpc', dataset, _ANNEALED, (64, 128, 32), models=_LPC_ARMS, lrs=_DOUBLED, replicates=FIVE,
              selection='train', note='its tables name no rule of selection')
       for dataset in ('cifar10', 'cifar100')),
+    Experiment('imagenet', 'ImageNet', _IMAGENET, models=('bin_enc', 'no_pen'), lrs=_DOUBLED, replicates=(0,),
+               selection='train', note='models, learning rates and the number of GPUs are not its source\'s'),
 )
 
 # %% ../nbs/3_experiment/05_experiment.ipynb #6f4aa66d
