@@ -18,8 +18,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from .attacks import (
-    adaptive, each, fmn, generators, hop_skip_jump, length, line_search, logits_of, nearest_others, noise, transfer)
+from binenc.attacks import (
+    adaptive, each, fmn, generators, hop_skip_jump, length, line_search, logits_of, nearest_others, noise, transfer,
+    walks)
 from .data import DeviceLoader, Normalise, about_images, best_device, load_splits, make_loaders
 from .errors import UserError, unknown
 from .evaluation import all_numbers, attacked_images, attacked_order, evaluate
@@ -213,6 +214,11 @@ class Target:
         "All test images, normalised, and the classes that the network gives to them."
         return torch.cat([x for x, _ in self.loader.in_order()]), evaluate(self.model, self.loader).pred
 
+    @cached_property
+    def batches(self) -> dict[tuple[int, ...], 'Batch']:
+        "The batches that were attacked, by places: what several attacks begin from is computed once."
+        return {}
+
     def sizes(self, r: Tensor, x: Tensor) -> dict[str, list[float]]:
         "The columns of perturbations r of images x: norms that were not found are infinite."
         levels = 255 * self.loader.normalise.scale # normalised units per unit of a pixel from 0 to 1
@@ -226,6 +232,13 @@ class Target:
 # %% ../nbs/4_training/06_restored.ipynb #522eedca
 class Batch:
     "Correctly classified images of a target, and what attacks on them share."
+    @classmethod
+    def of(cls, target: Target, places: Tensor, source: Callable | None, rows: pd.DataFrame) -> 'Batch':
+        "The batch of these places, with what earlier attacks on it began from."
+        batch = target.batches.setdefault(tuple(places.tolist()), cls(target, places, source, rows))
+        batch.rows = rows
+        return batch
+
     def __init__(self, target: Target, places: Tensor, source: Callable | None, rows: pd.DataFrame):
         self.model, self.target, self.source = target.model, target, source
         self.images, self.x = target.images[places], target.x[places.to(target.x.device)]
@@ -248,21 +261,24 @@ class Batch:
         classes = evaluate(self.source, self.target.loader).pred
         return fmn(self.source, self.x, y, self.searched(self.source, classes, y)[:3])
 
+    @cached_property
+    def deepfool(self) -> Tensor: # (n, ...)
+        "What DeepFool finds; infinite where that is nothing."
+        result = deepfool(self.model, self.x)
+        return torch.where(each(result.fooled, self.x), result.perturbation, torch.inf)
+
     def nearest(self) -> Tensor: # (n,)
         "The norm of the shortest perturbation so far."
         relative = self.rows[self.rows.attack != 'noise'].groupby('image').relative.min()
         return torch.tensor(relative[self.images.tolist()].to_numpy()).to(self.x) * length(self.x)
 
-def _deepfool(batch: Batch) -> Tensor:
-    result = deepfool(batch.model, batch.x)
-    return torch.where(each(result.fooled, batch.x), result.perturbation, torch.inf)
-
 METHODS: dict[str, Callable[[Batch], Tensor]] = {
     'line_search': lambda b: b.starts[0],
-    'deepfool': _deepfool,
+    'deepfool': lambda b: b.deepfool,
     'fmn_100': lambda b: fmn(b.model, b.x, b.y, b.starts[:3], 100),
     'fmn_200': lambda b: fmn(b.model, b.x, b.y, b.starts[:3], 200),
     'adaptive': lambda b: adaptive(b.model, b.x, b.y, b.starts[:3], 200),
+    'walks': lambda b: walks(b.model, b.x, b.y, torch.cat([b.starts[:1], b.deepfool[None], b.starts[1:5]])),
     'transfer': lambda b: transfer(b.model, b.x, b.y, b.elsewhere()),
     'hop_skip_jump': lambda b: hop_skip_jump(b.model, b.x, b.y, b.starts[0], generators(b.images, 1)),
     'noise': lambda b: noise(b.model, b.x, b.y, b.nearest(), generators(b.images, 2)),
@@ -280,7 +296,7 @@ def new_rows(target: Target, name: str, places: Tensor, source: Callable | None,
                           'predicted': target.predicted.cpu()[places], 'attack': name})
     table[['relative', 'pixel', 'pixel_relative']] = 0.
     if right.any():
-        batch = Batch(target, places[right], source, rows)
+        batch = Batch.of(target, places[right], source, rows)
         for column, values in target.sizes(METHODS[name](batch), batch.x).items():
             table.loc[right.numpy(), column] = values
     return table

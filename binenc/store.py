@@ -460,16 +460,18 @@ class Kind:
     "What an attack uses, and how many images it is given at most."
     uses: str # 'gradients' of the network, its 'decisions', or 'other': gradients of another network
     images: int | None = None
+    made: bool = True # false: earlier runs have it, new ones do not get it
 
-FEW_IMAGES = 50 # images in a batch, and all images of an attack that asks for thousands of decisions
+FEW_IMAGES = 50 # images in a batch
 ATTACKS = { # in the order in which they are made: a later one may begin from what an earlier one found
     'line_search': Kind('decisions'),
     'deepfool': Kind('gradients'),
     'fmn_100': Kind('gradients'),
-    'fmn_200': Kind('gradients'),
-    'adaptive': Kind('gradients'),
+    'fmn_200': Kind('gradients', made=False),
+    'adaptive': Kind('gradients', made=False),
+    'walks': Kind('gradients'),
     'transfer': Kind('other'),
-    'hop_skip_jump': Kind('decisions', FEW_IMAGES),
+    'hop_skip_jump': Kind('decisions', 20),
     'noise': Kind('decisions', FEW_IMAGES),
 }
 LAST = 'noise' # made last, so that a run that has it has all that it was to have
@@ -524,7 +526,7 @@ def stored_rows(run: Run, results_dir: str | Path = 'results') -> 'pd.DataFrame'
 # %% ../nbs/4_training/03_store.ipynb #70ccd3c0
 def wanted_attacks(run: Run, source: Run | None) -> list[str]:
     "The attacks on a run; without another network to transfer from, one fewer."
-    return [name for name, kind in ATTACKS.items() if source not in (None, run) or kind.uses != 'other']
+    return [name for name, kind in ATTACKS.items() if kind.made and (source not in (None, run) or kind.uses != 'other')]
 
 def _made_on(rows: 'pd.DataFrame', names: Iterable[str], images: int) -> bool:
     made = rows.groupby('attack').image.nunique()
@@ -543,7 +545,7 @@ def is_whole(
     """Whether each attack was made on so many images: each that there is now, or each that the run has, with the last.
     `transfer` may be missing altogether."""
     number, made = images or rows.image.nunique(), set(rows.attack) & set(ATTACKS)
-    now = {name for name, kind in ATTACKS.items() if kind.uses != 'other' or name in made}
+    now = {name for name, kind in ATTACKS.items() if kind.made and (kind.uses != 'other' or name in made)}
     return LAST in made and any(_made_on(rows, names, number) for names in (made, now))
 
 def shared_attacks(rows: 'pd.DataFrame') -> list[str]: # rows with the column id
@@ -584,7 +586,9 @@ def compared_attacks(
     if rows.empty: return None
     rows = rows[rows.attack.isin(shared_attacks(rows))]
     runs = rows.groupby('image').id.nunique()
-    return rows[rows.image.isin(runs.index[runs == rows.id.nunique()])]
+    rows = rows[rows.image.isin(runs.index[runs == rows.id.nunique()])]
+    made, on_image = (rows.groupby(by).id.transform('nunique') for by in ('attack', ['attack', 'image']))
+    return rows[made == on_image] # an attack that some runs have on fewer images
 
 def unattacked_lines(selected: 'pd.DataFrame', results_dir: str | Path = 'results') -> list[str]:
     "Which selected runs of an experiment lack attacks that others have; empty where nothing is attacked."

@@ -180,6 +180,7 @@ MODEL_CASES = {
     'attacks.fmn': (lambda *a: attacks.fmn(*a, 10), 'xix', (X, LABEL, STARTS)),
     'attacks.fmn without starts': (lambda *a: attacks.fmn(*a, steps=10), 'xi', (X, LABEL)),
     'attacks.adaptive': (lambda *a: attacks.adaptive(*a, 10), 'xix', (X, LABEL, STARTS)),
+    'attacks.walks': (attacks.walks, 'xix', (X, LABEL, STARTS)),
     'attacks.transfer': (attacks.transfer, 'xix', (X, LABEL, R)),
     'attacks.ask': (attacks.ask, 'xix', (X, LABEL, STARTS)),
     'attacks.normal': (attacks.normal, 'xixxv', (X, LABEL, R, STARTS, SIZE)),
@@ -450,7 +451,7 @@ def test_scores_without_labels():
         geometry.confusion_distance(geometry.decode(binarity.class_codes(Z, Y), Z, Y))
 
 
-@pytest.mark.parametrize('attack', [attacks.fmn, attacks.adaptive])
+@pytest.mark.parametrize('attack', [attacks.fmn, attacks.adaptive, attacks.walks])
 def test_walks_from_zeros_or_nowhere(attack):
     """The exact distance of a linear classifier of two classes, also of an image that is zero."""
     torch.manual_seed(0)
