@@ -146,9 +146,10 @@ def wall(
     titles: list[str],
     columns: int = 4, # few, so that titles can be read on a phone
 ) -> Figure:
-    "Images side by side with a title above each."
+    "Images side by side with a title above each, whose lines are broken where they are long."
+    titles = ['\n'.join(wrapped(line, LETTERS, 2) for line in title.splitlines()) for title in titles]
     rows, lines = max(1, -(-len(pictures) // columns)), max((t.count('\n') for t in titles), default=0)
-    fig = Figure(figsize=(1.3 * columns, (1.45 + 0.2 * lines) * rows), dpi=110, layout='constrained')
+    fig = Figure(figsize=(1.3 * columns, (1.5 + 0.22 * lines) * rows), dpi=110, layout='constrained')
     axes = fig.subplots(rows, columns, squeeze=False).flatten()
     for ax in axes:
         ax.axis('off')
@@ -167,8 +168,7 @@ def code_wall(seen: Seen, index: Tensor) -> Figure:
     titles = []
     for i in index.tolist():
         own, code = code_text(seen.bits[i]), code_text(seen.codes[seen.y[i]])
-        name = wrapped(seen.classes[seen.y[i]], LETTERS, 2)
-        titles.append(f'{name}\n{own}' + (f'\nclass: {code}' if seen.off[i] else ''))
+        titles.append(f'{seen.classes[seen.y[i]]}\n{own}' + (f'\nclass: {code}' if seen.off[i] else ''))
     return wall(list(seen.images[index]), titles)
 
 def fooling_wall(seen: Seen, fooling: Fooling) -> Figure:
@@ -177,7 +177,6 @@ def fooling_wall(seen: Seen, fooling: Fooling) -> Figure:
     for k, i in enumerate(fooling.index.tolist()):
         change = fooling.changed[k] - seen.images[i]
         pictures += [seen.images[i], 127.5 + 10 * change, fooling.changed[k]]
-        labels = seen.pred[i], fooling.pred[k]
-        old, new = (wrapped(f'seen as {seen.classes[label]}', LETTERS, 2) for label in labels)
+        old, new = (f'seen as {seen.classes[label]}' for label in (seen.pred[i], fooling.pred[k]))
         titles += [old, f'change {fooling.ratio[k]:.1%}', new if fooling.fooled[k] else 'not fooled']
     return wall(pictures, titles, columns=3)
