@@ -107,7 +107,7 @@ class Browser:
         place = PLACE.format(words=json.dumps(words), which=which)
         self.wait(f'{place} !== null')
         x, y = self.value(place)
-        for kind in 'mousePressed', 'mouseReleased':
+        for kind in 'mouseMoved', 'mousePressed', 'mouseReleased':  # a menu marks what the mouse is over
             self.ask('Input.dispatchMouseEvent', type=kind, x=x, y=y, button='left', clickCount=1)
         for kind in ('keyDown', 'keyUp') if key else ():
             self.ask('Input.dispatchKeyEvent', type=kind, key=key, code=key)
