@@ -51,7 +51,8 @@ setup(
     # the notebooks that papermill runs travel with the library, so that an installed `binenc` works in any folder
     packages=['binenc', 'binenc.nbs'],
     package_dir={'binenc.nbs': 'nbs'},
-    package_data={'binenc': ['py.typed', 'published_results.csv'], 'binenc.nbs': RUN_BY_PAPERMILL},
+    package_data={'binenc': ['py.typed', 'published_results.csv', 'player.js', 'report.html.j2'],
+                  'binenc.nbs': RUN_BY_PAPERMILL},
     python_requires=f">={settings['min_python']}",
     install_requires=settings['requirements'].split(),
     extras_require={name.removesuffix('_requirements'): packages.split() for name, packages in settings.items()

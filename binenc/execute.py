@@ -550,11 +550,11 @@ def _result(process: Apart, name: str, output: Path) -> None:
 
 def make_report(name: str, results_dir: str | Path = 'results', data_dir: str | Path = 'datasets') -> Path:
     "Execute the notebook of a report; returns the page. Raises `UserError` without results, or with the reason."
-    from binenc.report import report_path
+    from binenc.report import write_report
     check_has_results(name, results_dir)
     executed = experiment_folder(name, results_dir) / 'notebooks' / 'report.ipynb'
     places = notebook_places(results_dir=results_dir, data_dir=data_dir)
     warm_up(DRAWS)
     _result(Apart(execute_notebook, '5_findings/report.ipynb', executed, {'experiment': name} | places),
             'report.ipynb', executed)
-    return report_path(name, results_dir)
+    return write_report(executed, name, results_dir)

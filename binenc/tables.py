@@ -131,7 +131,7 @@ def with_interval(s: Summary) -> str:
 
 def markdown_table(table: pd.DataFrame) -> str:
     "The rows of a table in Markdown."
-    head, *rows = ['| ' + ' | '.join(re.sub(r'\||<(?=[a-zA-Z/!])', r'\\\g<0>', str(cell)) for cell in row) + ' |'
+    head, *rows = ['| ' + ' | '.join(re.sub(r'[|$]|<(?=[a-zA-Z/!])', r'\\\g<0>', str(cell)) for cell in row) + ' |'
                    for row in (table.columns, *table.itertuples(index=False))]
     return '\n'.join([head, '|' + '---|' * len(table.columns), *rows]) + '\n'
 
