@@ -323,6 +323,8 @@ def run(
         raise UserError(reason or f'run {wanted.id} is being computed by another process: wait for it, '
                         'or stop it first')
     if state != 'finished': raise stopped()
+    if reason: # another process finished it
+        out.print(reason)
     out.print(f'finished: {run_folder(wanted, results_dir).path}')
 
 def one_run(experiment: str | None, settings: list[str] | None, results_dir: Path) -> Run:

@@ -30,7 +30,8 @@ from binenc.store import run_folder
 from binenc.training import Log, fit, new_training, save_checkpoint, train
 from helpers import REPO, environment, stored
 
-SAMPLE = 'a namespace inside', 'killed', 'killed in a namespace', 'suspended, wakes beside another', 'a clock ahead'
+SAMPLE = ('a namespace inside', 'killed in a namespace', 'suspended, wakes beside another',
+          'suspended, wakes after another', 'a clock ahead')
 
 
 def test_trials_of_owners():
