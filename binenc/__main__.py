@@ -11,6 +11,7 @@ def main() -> None:
     for name in 'stdin', 'stdout', 'stderr':  # where one is closed, the next file would get its number, and the prints
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, 'r+', encoding='utf-8'))
+    sys.stdout.reconfigure(errors='replace')  # a locale may lack characters of a table
     try:
         from binenc.commands import main as command
         command()
