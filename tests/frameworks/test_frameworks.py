@@ -433,4 +433,4 @@ def test_the_page_with_snippets(monkeypatch, tmp_path, capsys):
                         for text in (capsys.readouterr().out, shown))
     assert len(found) == 5
     for codes, fraction, accuracy in found + committed:
-        assert int(codes) == 10 and float(fraction) >= 0.97 and float(accuracy) > 0.95
+        assert int(codes) == 10 and float(fraction) >= 0.97 and float(accuracy) > 0.9
