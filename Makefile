@@ -64,7 +64,7 @@ core: ## the layer's tests with tests/core/lowest.txt; PINS=newest takes the new
 	$(PYTHON) -m venv $(VENV)-$(PINS)
 	$(VENV)-$(PINS)/bin/python -m pip install --quiet --requirement tests/core/$(PINS).txt
 	PYTHONPATH=. $(VENV)-$(PINS)/bin/python -m pytest --noconftest tests/core \
-		$(patsubst %,tests/test_%.py,layer attach inputs codes estimator reference_values robustness)
+		$(patsubst %,tests/test_%.py,layer attach inputs geometry estimator reference_values robustness)
 
 frameworks: ## the layer in timm, Hugging Face, Lightning, peft, ONNX and others
 	$(PYTHON) -m venv $(VENV)-frameworks
