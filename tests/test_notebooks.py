@@ -100,8 +100,8 @@ def test_unknown_parameter_is_refused(tmp_path):
 
 # these are about files and commands
 WITHOUT_PICTURE = {f'{name}.ipynb' for name in (
-    '00_inputs', '01_errors', '02_measures', '01_files', '02_locks', '03_store', '02_slurm', '02_trial',
-    '03_commands', '07_report', '09_frameworks')}
+    '00_inputs', '01_errors', '02_measures', '01_files', '02_locks', '03_store', '02_slurm', '03_trial',
+    '04_commands', '07_report', '09_frameworks')}
 
 
 def test_chapters_are_committed_executed():
