@@ -165,7 +165,11 @@ class CosineHead(nn.Module):
 # %% ../nbs/1_layer/02_head.ipynb #60fac33a
 class HardeningHead(BinaryEncodingHead):
     "z = tanh(hardness times the layer's values). Whoever trains it lets `hardness` grow; it is kept with the weights."
-    def __init__(self, in_features: int, nodes: int, num_classes: int):
+    def __init__(self,
+        in_features: int, # of the backbone
+        nodes: int, # d, units of the layer
+        num_classes: int, # K, logits
+    ):
         super().__init__(in_features, nodes, num_classes)
         self.register_buffer('hardness', torch.ones(()))
 
@@ -200,7 +204,12 @@ def binary_codes(num_classes: int, nodes: int) -> Tensor: # (K, d) of -1 and 1
 
 class CodeHead(nn.Module):
     "Linear layer of `nodes` units with batch normalisation; logits are `scale` times the cosine of z and fixed codes."
-    def __init__(self, in_features: int, nodes: int, num_classes: int, scale: float = 8.):
+    def __init__(self,
+        in_features: int, # of the backbone
+        nodes: int, # d, units of the layer and bits of a code
+        num_classes: int, # K, logits
+        scale: float = 8., # of the cosines
+    ):
         super().__init__()
         _warn_of_few_vertices(nodes, num_classes)
         self.penultimate = nn.Sequential(ExactLinear(in_features, nodes), nn.BatchNorm1d(nodes))
