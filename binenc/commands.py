@@ -123,7 +123,8 @@ def computes(command: Callable[..., None]) -> Callable[..., None]: # the same
     _, *own = signature(command).parameters.values()
 
     def called(**values) -> None:
-        command(Asked(**{name: values.pop(name) for name in signature(Asked).parameters}), **values)
+        with StopOnSignal(): # imports may swallow a signal; what computes takes this one over
+            command(Asked(**{name: values.pop(name) for name in signature(Asked).parameters}), **values)
 
     called.__signature__ = Signature([experiment, *own, *shared])
     app.command(command.__name__, help=command.__doc__)(called)
@@ -206,7 +207,8 @@ def _many(n: float, what: str) -> str:
     return f'{n:g} {what}' + 's' * (n != 1)
 
 # %% ../nbs/6_running/04_commands.ipynb #393208a7
-IMAGES_PER_SECOND = {'mlp': 60_000, 'fastconv': 1_500, 'resnet8': 1_000, 'resnet18': 25, 'resnet50': 11}
+IMAGES_PER_SECOND = {'mlp': 60_000, 'fastconv': 1_500, 'resnet8': 1_000, 'resnet18': 25, 'resnet50': 11,
+                     'wide_resnet50_2': 1} # of 224 pixels
 TRAIN_IMAGES = {'digits': 1_437, 'mnist-small': 4_000, 'fashion-mnist': 60_000, 'svhn': 73_257} # CIFAR has 50,000
 
 @app.command()

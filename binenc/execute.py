@@ -554,6 +554,7 @@ def make_report(name: str, results_dir: str | Path = 'results', data_dir: str | 
     check_has_results(name, results_dir)
     executed = experiment_folder(name, results_dir) / 'notebooks' / 'report.ipynb'
     places = notebook_places(results_dir=results_dir, data_dir=data_dir)
+    own_temporary_folder()
     warm_up(DRAWS)
     _result(Apart(execute_notebook, '5_findings/report.ipynb', executed, {'experiment': name} | places),
             'report.ipynb', executed)

@@ -238,7 +238,7 @@ def keeping(folder: Path) -> Iterator[None]:
         yield
 
 # %% ../nbs/4_training/02_locks.ipynb #c4a7b143
-OWN_FOLDERS = {'TMPDIR': '', 'IPYTHONDIR': 'ipython'}
+OWN_FOLDERS = {'TMPDIR': '', 'IPYTHONDIR': 'ipython', 'JUPYTER_DATA_DIR': 'jupyter'} # a home may be missing
 OF_A_JOB = {'MPLCONFIGDIR': 'matplotlib'} # on a cluster only: making the list of fonts again takes seconds
 PREFIX, IN_USE = 'binenc-', 'in-use'
 

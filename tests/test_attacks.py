@@ -141,7 +141,8 @@ def test_masked_gradients_fool_deepfool_but_not_the_minimum(mask, results, monke
     masked = attack_numbers(rows.assign(id='masked')).loc['masked']
     assert plain.deepfool_share == 1 and masked.deepfool_share < 0.1
     assert plain.gradient_free_wins == 0 and masked.attacked_images > 25
-    assert 0.8 < masked.smallest_perturbation_median / plain.smallest_perturbation_median < 2
+    # decisions alone find larger ones: HopSkipJump attacks 20 of the images, the others have line searches
+    assert 0.8 < masked.smallest_perturbation_median / plain.smallest_perturbation_median < 2.5
     assert mask is saturated or masked.gradient_free_wins > 0.5 * masked.attacked_images
 
 
@@ -251,7 +252,8 @@ def test_command(copy, command, draw_here):
         path.unlink()
     assert command('figures', 'tiny', '--jobs', 1, cwd=copy).returncode == 0
     assert [path.read_bytes() for path in drawn] == before and stored.read_bytes() == table
-    for path in copy.rglob('*.safetensors'):
-        path.unlink()
+    shutil.rmtree(results / 'tiny' / 'runs')
+    shutil.rmtree(results / 'tiny' / 'weights')
+    stored.unlink()
     done = command('attack', 'tiny', cwd=copy)
     assert done.returncode == 1 and 'no selected run of tiny has stored weights' in done.stderr

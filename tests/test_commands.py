@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from binenc.commands import app, preset_line
 from binenc.experiment import EXPERIMENTS
-from helpers import BINENC, environment
+from helpers import BINENC, call, environment
 
 
 @pytest.mark.parametrize('width', [50, 80, 110])
@@ -52,10 +52,10 @@ def test_presets(command, copy):
 
 
 @pytest.mark.parametrize('words', [('--help',), ('plan',), ('plan', 'nope'), ('status', 'tiny', '--failed')])
-def test_no_colours_in_files(words, binenc, finished, monkeypatch):
+def test_no_colours_in_files(words, finished, monkeypatch):
     """Whatever the environment says."""
     monkeypatch.setenv('FORCE_COLOR', '1')
-    done = binenc(*words, cwd=finished)
+    done = call(*words, cwd=finished)
     assert done.stdout + done.stderr and '\x1b' not in done.stdout + done.stderr
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from browser import Page, needs_browser
-from helpers import BINENC, REPO, TINY, environment, run_notebook_here, settings, wait_for
+from helpers import BINENC, REPO, TINY, definitions_of, environment, settings, wait_for
 
 BOTH = 'demo', 'cifar10-jpeg-cpu-rate'  # one with weights and snapshots, one with its tables only
 # What each cell that shows something shows: its text, pictures and drop-down menus.
@@ -122,6 +122,7 @@ def test_few_and_many_classes(classes, nodes, command, tmp_path, monkeypatch):
     assert done.returncode == 0, done.stderr
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr('IPython.display.display', shown.append)
-    names = run_notebook_here('explore.ipynb', None, dict(experiment='many', results_dir='results', data_dir='.'))
+    here = dict(experiment='many', results_dir='results', data_dir='.')
+    names = definitions_of('explore.ipynb', '__notebook__', here)
     assert len(shown) == 8 - bool((names['network']()[1].off == 0).all()) # there may be none on a wrong vertex
     assert len(names['classes']()[0].options) == len(names['epochs_nodes_classes']()[-1].options) == classes

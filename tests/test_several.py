@@ -2,14 +2,17 @@
 
 import os
 import signal
+import time
 
 import pytest
 from torch import nn
 
 import binenc.models as models
+import binenc.training as training
 from binenc.execute import Sweep, Watcher
 from binenc.run import Run
 from binenc.store import read_history, run_folder
+from binenc.training import train_epoch
 
 RUN = Run(epochs=12, log_every=2, width=8, deepfool_images=0, train_images=600, augment=True, norm_parts=1)
 
@@ -33,6 +36,12 @@ class Ending(Watcher):
         self.reasons.append(reason)
 
 
+def slowly(*args):
+    """An epoch that lasts long enough to be interrupted."""
+    time.sleep(0.4)
+    train_epoch(*args)
+
+
 def losses(folder):
     """The mean losses in the history of the run."""
     history = read_history(run_folder(RUN, folder) / 'history.csv')
@@ -42,6 +51,7 @@ def losses(folder):
 def test_as_one_process(tmp_path, monkeypatch):
     """Two processes, stopped; two of which one is killed; then three: the loss curve is that of one process."""
     monkeypatch.setattr(models.nn, 'BatchNorm1d', lambda *_: nn.Identity())  # its sums differ in the last digits
+    monkeypatch.setattr(training, 'train_epoch', slowly)
     assert Sweep([RUN], tmp_path / 'one')().outcome[RUN] == ('finished', '')
     folder = run_folder(RUN, tmp_path / 'several')
     for kill, state in (False, 'interrupted'), (True, 'failed'):
