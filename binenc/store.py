@@ -211,8 +211,9 @@ def check_has_results(name: str, results_dir: str | Path = 'results') -> None:
     "Raises `UserError` saying what there is, unless an experiment has results."
     names = stored_names(results_dir)
     if name not in names:
-        raise UserError(f'{name} has no results in {results_dir}, where there are {", ".join(names) or "none"}: '
-                        'choose one of them, run "binenc sweep" first, or give another folder with --results')
+        there = f', where there are {", ".join(names)}: choose one of them, or' if names else ':'
+        raise UserError(f'{name} has no results in {results_dir}{there} run "binenc sweep {name}" first, or give '
+                        'another folder with --results')
 
 def resolve_experiment(
     name: str, # of a preset, or of an experiment that was run
