@@ -95,5 +95,5 @@ def test_one_part_that_fails_is_said(monkeypatch):
 
 
 def test_unknown_experiment(tmp_path):
-    with pytest.raises(UserError, match='nothing has no results in .*: .*run "binenc sweep" first'):
+    with pytest.raises(UserError, match='nothing has no results in .*: run "binenc sweep nothing" first'):
         make_report('nothing', tmp_path)
