@@ -233,7 +233,7 @@ def guarded(
 def keeping(folder: Path) -> Iterator[None]:
     "Be the only one to change an experiment's tables; what killed processes left there is removed. Raises `UserError`."
     with guarded(folder, '.lock'):
-        for place in folder, *(folder / name for name in ('latents', 'snapshots', 'weights', 'runs')):
+        for place in folder, *(folder / name for name in ('latents', 'snapshots', 'weights', 'outputs', 'runs')):
             remove_parts(place)
         yield
 

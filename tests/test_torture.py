@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -17,7 +18,7 @@ from binenc.files import SUMS, read_stored, write_stored
 from binenc.head import BinaryEncodingHead
 from binenc.results import diverged_line, keep_results, merge
 from binenc.run import Run
-from binenc.store import default_place, keep_experiment, run_folder, tidy
+from binenc.store import KEPT_FILES, default_place, keep_experiment, run_folder, tidy
 from binenc.tables import accuracy_table, as_markdown, auroc_table, code_summary
 from binenc.training import train
 from helpers import REPO, TINY, environment, run_notebook_here, stored
@@ -81,7 +82,9 @@ def test_parts_of_tables_and_of_merges_are_removed(finished, copy):
     """What a killed `figures` or `merge` left in an experiment's folder goes with the next one."""
     tiny = copy / 'results' / 'tiny'
     (part := tiny / 'runs' / '.no_pen-lr0.001-r0.01234567').mkdir()
-    for path in part / 'metrics.json', tiny / '.runs.csv.01234567', tiny / 'latents' / '.a.npz.01234567':
+    left = [tiny / Path(pattern).with_name('.a.01234567') for pattern in KEPT_FILES] # in every folder that is kept
+    for path in part / 'metrics.json', *left:
+        path.parent.mkdir(exist_ok=True)
         path.write_text('half', encoding='utf-8')
     merge(finished / 'results', copy / 'results')
     assert not list(copy.rglob('.*.01234567'))
