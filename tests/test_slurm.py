@@ -326,7 +326,7 @@ def test_cancelled_and_submitted_again(site, cluster):
 def test_what_a_job_waits_for(site, cluster):
     """A limit of the partition, a suspended task; a task that may not requeue itself is submitted again by the
     job that draws."""
-    values = dict(LONG, model='bin_enc', epochs=6000) # over a minute, on a fast machine too
+    values = dict(LONG, model='bin_enc', epochs=30000) # no machine is through with them before it is told to stop
     site.submit('waiting', '--', '--no-requeue', '--partition=short', '--time=3', **values)
     [run] = site.runs('waiting', **values)
     [task] = (j for j in site.jobs('waiting') if j['array_task_id'] == '0')
