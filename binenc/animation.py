@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SHOWN_NODES', 'EDGES', 'CAPTION', 'COLOURS', 'LIMIT', 'NAMED', 'PLAYER', 'shadow', 'vertices', 'Course',
            'in_own_units', 'fraction_of', 'course', 'stored_courses', 'between', 'caption', 'short_name', 'draw_points',
-           'draw_bars', 'draw_fractions', 'frame', 'png_bytes', 'heading', 'positions', 'animation_bytes',
+           'draw_bars', 'draw_fractions', 'frame', 'png_bytes', 'frame_title', 'positions', 'animation_bytes',
            'save_animation', 'player_data', 'player', 'person_is_here', 'LiveCurve', 'save_gif']
 
 # %% ../nbs/5_findings/05_animation.ipynb #imports0
@@ -211,7 +211,7 @@ def frame(
             draw_points(axes[f'plane{i}'], c, at)
             draw_bars(axes[f'bars{i}'], c, at)
         draw_fractions(axes['course'], courses, at)
-        fig.suptitle(heading(courses, at), fontsize=12)
+        fig.suptitle(frame_title(courses, at), fontsize=12)
     return fig
 
 def png_bytes(fig: Figure) -> bytes:
@@ -221,7 +221,7 @@ def png_bytes(fig: Figure) -> bytes:
         fig.savefig(buffer, format='png', dpi=120, metadata={'Software': None})
     return buffer.getvalue()
 
-def heading(courses: list[Course], at: float) -> str:
+def frame_title(courses: list[Course], at: float) -> str:
     "Epoch, and gamma where there is one."
     gammas = [between(c.gamma, at) for c in courses if c.gamma.any()]
     text = f'epoch {between(courses[0].epochs, at):.0f}'

@@ -6,8 +6,8 @@
 __all__ = ['METHOD', 'OTHERS', 'PAPER', 'SMALLEST', 'CLAIMS', 'RATIOS', 'WEAK', 'Values', 'PUBLISHED_ARMS', 'PUBLISHED_MEASURES',
            'NEAREST', 'PUBLISHED_NOTE', 'FORMAT', 'METHODS', 'Part', 'Claim', 'Evidence', 'comparisons', 'column_of',
            'judge', 'judged_verdicts', 'heading', 'on_test', 'weighed', 'published', 'Compared', 'compared',
-           'claims_report', 'evidence', 'smallest_perturbations', 'judged_runs', 'claims_markdown', 'claims_bytes',
-           'keep_report', 'verdict_table', 'judged_experiments', 'verdict_markdown', 'verdict_cell', 'keep_arms',
+           'judged_claims', 'evidence', 'smallest_perturbations', 'judged_runs', 'claims_markdown', 'claims_bytes',
+           'keep_claims', 'verdict_table', 'judged_experiments', 'verdict_markdown', 'verdict_cell', 'keep_arms',
            'verdict_lines']
 
 # %% ../nbs/5_findings/04_claims.ipynb #imports0
@@ -313,7 +313,7 @@ def compared(
     common = comparable(runs, partial)
     return Compared(e, runs, common, with_attacks(select(common, e.selection), results_dir), Path(results_dir))
 
-def claims_report(c: Compared) -> dict:
+def judged_claims(c: Compared) -> dict:
     "The content of `claims.json`."
     from binenc.results import missing_line
     e, rows, missing = c.experiment, c.selected, missing_line(c.runs)
@@ -391,25 +391,25 @@ def _basis(claim: dict) -> list:
             for part in claim['parts']]
 
 # %% ../nbs/5_findings/04_claims.ipynb #aeb5bea1
-def claims_markdown(report: dict) -> str:
+def claims_markdown(judged: dict) -> str:
     "The content of `claims.md`, from that of `claims.json`."
     head = ['claim', 'verdict', 'p for it', 'p against it', 'p of equivalence', 'on test images, by true class',
             'half and twice the bound', 'n', 'power', 'to decide']
-    blocks = [_head(report), _table(head, _verdict_rows(report))]
-    blocks += [_claim_block(name, claim) for name, claim in report['claims'].items()]
-    rules = [_rules_block(report)] * bool(report['selected_by'])
-    return '\n'.join([*blocks, *rules, _published_block(report), METHODS])
+    blocks = [_head(judged), _table(head, _verdict_rows(judged))]
+    blocks += [_claim_block(name, claim) for name, claim in judged['claims'].items()]
+    rules = [_rules_block(judged)] * bool(judged['selected_by'])
+    return '\n'.join([*blocks, *rules, _published_block(judged), METHODS])
 
-def _head(report: dict) -> str:
-    partial = (f'**Partial.** {report["missing"]}. Learning rates {_list(report["learning_rates"])} are compared in '
-               f'replicates {_list(report["replicates"])}, which every model has.\n\n' if report['partial'] else '')
-    lacking = ''.join(f'**Incomplete.** {line}.\n\n' for line in report['lacking'])
-    few = f'With n = {report["n"]} replicates there is no test: every claim is undecided.\n\n' * (report['n'] < ENOUGH)
-    runs = (f'For each model and replicate the run with the best {report["selected_by"]} is compared'
-            if report['selected_by'] else 'There is one run for each model and replicate')
-    return (f'# Claims: {report["title"]}\n\nWhat the abstract says ({report["paper"]}), and what the runs of '
-            f'`{report["experiment"]}` show. {runs}; n = {report["n"]} '
-            f'replicates.{_others(report["not_judged"])}\n\n{partial}{lacking}{few}')
+def _head(judged: dict) -> str:
+    partial = (f'**Partial.** {judged["missing"]}. Learning rates {_list(judged["learning_rates"])} are compared in '
+               f'replicates {_list(judged["replicates"])}, which every model has.\n\n' if judged['partial'] else '')
+    lacking = ''.join(f'**Incomplete.** {line}.\n\n' for line in judged['lacking'])
+    few = f'With n = {judged["n"]} replicates there is no test: every claim is undecided.\n\n' * (judged['n'] < ENOUGH)
+    runs = (f'For each model and replicate the run with the best {judged["selected_by"]} is compared'
+            if judged['selected_by'] else 'There is one run for each model and replicate')
+    return (f'# Claims: {judged["title"]}\n\nWhat the abstract says ({judged["paper"]}), and what the runs of '
+            f'`{judged["experiment"]}` show. {runs}; n = {judged["n"]} '
+            f'replicates.{_others(judged["not_judged"])}\n\n{partial}{lacking}{few}')
 
 def _others(arms: list[str]) -> str:
     "Which models the claims leave out, and where they are."
@@ -417,12 +417,12 @@ def _others(arms: list[str]) -> str:
     return (' Only the paper\'s four models are compared here; [this table](tables/arms.md) has the others too: '
             f'{", ".join(ARMS[name].label for name in arms)}.')
 
-def _verdict_rows(report: dict) -> list[list[str]]:
+def _verdict_rows(judged: dict) -> list[list[str]]:
     return [[f'{name}: {claim["sentence"]}', f'**{claim["verdict"]}**', _p(claim['p_holm']),
              _p(claim['p_against_holm']), _p(claim['p_equivalent_holm']),
              claim['on_test']['verdict'] if claim['on_test'] else '', ', '.join(claim['other_bounds'].values()),
              claim['n'], _number(claim['power']), _to_decide(claim)]
-            for name, claim in report['claims'].items()]
+            for name, claim in judged['claims'].items()]
 
 def _to_decide(claim: dict) -> str: # empty where it is decided
     "How many replicates would most likely decide an undecided claim, in words."
@@ -490,14 +490,14 @@ been found; *to decide* names the replicates with which what was seen would have
 than three replicates are not tested.
 '''
 
-def _rules_block(report: dict) -> str:
-    rules = report['verdicts_by_selection']
-    rows = [[name, *(rules[rule][name] for rule in rules)] for name in report['claims']]
+def _rules_block(judged: dict) -> str:
+    rules = judged['verdicts_by_selection']
+    rows = [[name, *(rules[rule][name] for rule in rules)] for name in judged['claims']]
     return ('## Would another rule of selection change it?\n\n'
             f'{_table(["claim", *(f"by {SELECTION[rule]}" for rule in rules)], rows)}')
 
-def _published_block(report: dict) -> str:
-    about = report['published']
+def _published_block(judged: dict) -> str:
+    about = judged['published']
     rows = [[ARMS[row['arm']].label, heading(row['measure']), f'{row["theirs"]:.4g} ± {row["theirs_std"]:.2g}',
              _interval(row['ours']), row['source']] for row in about['rows']]
     table = _table(['model', 'measure', 'theirs', 'ours', 'source'], rows) + '\n' if rows else ''
@@ -520,14 +520,14 @@ def _p(value: float | None) -> str:
 def _list(values: Iterable) -> str: return ', '.join(f'{value:.4g}' for value in values)
 
 # %% ../nbs/5_findings/04_claims.ipynb #e564b272
-def claims_bytes(report: dict) -> dict[str, bytes]: # `claims.json` and `claims.md`
+def claims_bytes(judged: dict) -> dict[str, bytes]: # `claims.json` and `claims.md`
     "The two files; numbers that are not finite become null."
-    text = json.dumps(finite(report), indent=1, allow_nan=False, ensure_ascii=False)
-    return {'claims.json': f'{text}\n'.encode(), 'claims.md': claims_markdown(report).encode()}
+    text = json.dumps(finite(judged), indent=1, allow_nan=False, ensure_ascii=False)
+    return {'claims.json': f'{text}\n'.encode(), 'claims.md': claims_markdown(judged).encode()}
 
-def keep_report(report: dict, results_dir: str | Path = 'results') -> None:
+def keep_claims(judged: dict, results_dir: str | Path = 'results') -> None:
     "Write `claims.json` and `claims.md` of an experiment. Raises `UserError`."
-    keep_files(report['experiment'], claims_bytes(report), results_dir)
+    keep_files(judged['experiment'], claims_bytes(judged), results_dir)
 
 # %% ../nbs/5_findings/04_claims.ipynb #21463980
 def verdict_table(reports: Mapping[str, dict]) -> 'pd.DataFrame': # by title
@@ -546,7 +546,7 @@ def judged_experiments(
     for e in experiments:
         own = replace(e, title=e.title.removesuffix(f' ({e.name})')) # without what tells two columns apart
         try:
-            reports[e.title] = claims_report(compared(own, results_dir))
+            reports[e.title] = judged_claims(compared(own, results_dir))
         except UserError as error:
             refused.append(f'Not judged: {error}.')
     return reports, refused
@@ -595,8 +595,8 @@ def keep_arms(c: Compared) -> None:
     text = arms_markdown(table, captions + [missing] * (len(c.common) < len(c.runs)))
     save_table(table, experiment_folder(c.experiment.name, c.results_dir), 'arms', text)
 
-def verdict_lines(report: dict) -> str:
+def verdict_lines(judged: dict) -> str:
     "One line for each claim, below one that says what was compared."
-    part = f' (partial: {report["missing"]})' if report['partial'] else ''
-    lines = [f'{name:<10}{verdict_cell(claim)}' for name, claim in report['claims'].items()]
-    return '\n'.join([f'{report["title"]}, n = {report["n"]}{part}', *lines])
+    part = f' (partial: {judged["missing"]})' if judged['partial'] else ''
+    lines = [f'{name:<10}{verdict_cell(claim)}' for name, claim in judged['claims'].items()]
+    return '\n'.join([f'{judged["title"]}, n = {judged["n"]}{part}', *lines])

@@ -811,13 +811,13 @@ def claims(
     results_dir: ResultsDir = RESULTS,
 ):
     "Judge the paper's claims by stored results. Writes claims.md and claims.json of each experiment."
-    from binenc.claims import claims_report, compared, keep_arms, keep_report, verdict_lines
+    from binenc.claims import compared, judged_claims, keep_arms, keep_claims, verdict_lines
     for name in experiments:
         c = compared(name, results_dir, partial)
-        report = claims_report(c)
-        keep_report(report, results_dir)
+        judged = judged_claims(c)
+        keep_claims(judged, results_dir)
         keep_arms(c)
-        out.print(verdict_lines(report))
+        out.print(verdict_lines(judged))
         out.print(f'in {experiment_folder(name, results_dir) / "claims.md"}')
 
 @app.command()

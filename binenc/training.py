@@ -370,7 +370,7 @@ class Log:
         self.seconds[part] = round(self.seconds.get(part, 0) + lap, 3)
         return lap
 
-    def report(self, training: Training, rate: float | None = None, stopped: bool = False) -> None:
+    def tell(self, training: Training, rate: float | None = None, stopped: bool = False) -> None:
         "Write `progress.json`; say it if the speed of an epoch (images/s) is given."
         progress = progress_of(training, rate) | {'seconds': self.seconds, 'stopped': stopped}
         progress['notes'] += self.notes
@@ -445,7 +445,7 @@ def after_epoch(training: Training, loaders: dict[str, DeviceLoader], log: Log, 
         saved.reset()
         log.lap('checkpoints')
     if measured or stop or log.reported.due(REPORT_SECONDS):
-        log.report(training, round(images / seconds, 1), stop)
+        log.tell(training, round(images / seconds, 1), stop)
     if stop: raise _stopped(log.folder, training)
     back.after_epoch(training, seconds)
     return measured
@@ -457,7 +457,7 @@ def leave_epoch(training: Training, log: Log, back: WayBack) -> Stopped:
         training.restore(back.state)
         save_checkpoint(log.folder, training)
     log.lap('training')
-    log.report(training, stopped=True)
+    log.tell(training, stopped=True)
     return _stopped(log.folder, training)
 
 def measures_now(training: Training) -> bool:
@@ -502,7 +502,7 @@ def finish(training: Training, loaders: dict[str, DeviceLoader], log: Log,
     if folder.run.store_latents:
         files['latents.npz'] = latent_bytes(predictions, loaders['train'].classes, folder.run.id)
     log.lap('final')
-    log.report(training)
+    log.tell(training)
     with writing(folder.path):
         about = json_bytes(read_json(folder / 'run.json') | {
             'device': ', then '.join(training.devices), 'seconds': log.seconds})

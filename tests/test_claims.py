@@ -75,7 +75,7 @@ def attacked(folder, gain):
 
 
 def report_of(folder, partial=False):
-    return claims.claims_report(compared('made-up', folder, partial))
+    return claims.judged_claims(compared('made-up', folder, partial))
 
 
 @pytest.mark.parametrize('gain, verdict', [(15, SUPPORTED), (-15, CONTRADICTED), (0, UNDECIDED)])
@@ -155,7 +155,7 @@ def test_published_numbers(tmp_path):
     """Beside ours for the same images, with their source and every setting that differs."""
     e = planned(dataset='cifar10')
     make_up(tmp_path, e=e)
-    about = claims.claims_report(compared(e, tmp_path))['published']
+    about = claims.judged_claims(compared(e, tmp_path))['published']
     rows = {(row['arm'], row['measure']): row for row in about['rows']}
     assert rows['bin_enc', 'test_accuracy']['theirs'] == pytest.approx(0.9486)
     assert rows['no_pen', 'mahalanobis_auroc']['source'] == 'ICLR 2025 submission p.9 Table 2'

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from binenc.claims import claims_markdown, claims_report, compared
+from binenc.claims import claims_markdown, compared, judged_claims
 from binenc.experiment import EXPERIMENTS, expand, part_line
 from binenc.figures import StoredResults
 from binenc.files import json_bytes, write_stored
@@ -95,7 +95,7 @@ def test_three_sessions(first, home, tmp_path):
     runs, rows = collect('sessions', without_runs(home)), kept_attacks('sessions', home)
     assert runs.finished.all() and len(runs) == 6 and set(rows.id) == set(runs.id)
     assert rows[rows.id.isin(before.id)].reset_index(drop=True).equals(before)
-    report = claims_report(compared('sessions', home))
+    report = judged_claims(compared('sessions', home))
     part = report['claims']['robust']['parts'][0]
     assert part['measure'] == 'smallest_perturbation_median' and report['n'] == 3
     assert [line.partition(':')[0] for line in report['lacking']] == ['sessions has no runs of LinPen, NonlinPen']
@@ -142,7 +142,7 @@ def test_different_numbers_of_images(first):
     assert set(rows.image) == {0, 1, 2} and set(rows.id) == {a.id, b.id}
     line, = unattacked_lines(selected, first)
     assert line.startswith('sessions: 2 of 4 selected runs are not attacked') and c.id in line and d.id in line
-    assert line in claims_markdown(claims_report(compared('sessions', first)))
+    assert line in claims_markdown(judged_claims(compared('sessions', first)))
 
 
 def test_a_run_without_transfer_is_named(first):
