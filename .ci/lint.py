@@ -153,6 +153,8 @@ def library_problems():
     order = chapters()
     for path in (path for path in sorted(REPO.glob('binenc/[!_]*.py')) if path.stem in order):
         code = path.read_text(encoding='utf-8')
+        if not ast.get_docstring(ast.parse(code), clean=False).endswith('.'):
+            yield path, 1, "the chapter's first quoted line must be a whole sentence: it describes the module"
         yield from ((path, line, message) for line, message in long_functions(code))
         yield from ((path, line, message) for line, message in order_problems(path.stem, code, order))
 

@@ -327,9 +327,30 @@ _HALF = (
             settings={**_ALL_FASHION.settings, 'known_classes': 5, 'deepfool_images': 0, 'store_latents': False}),
 )
 
+# %% ../nbs/3_experiment/05_experiment.ipynb #66ab0294
+_SIXTEEN_NODES = Experiment('digits-16', 'Digits, 16 nodes', dict(
+    _SMALL, dataset='digits', epochs=300, gamma_factor=1.028, nodes=16, deepfool_images=0, store_latents=False),
+    models=('bin_enc', 'lin_pen', 'nonlin_pen', *_ON_PURPOSE), lrs=(1e-3, 2e-3), replicates=FIVE,
+    own={'quantised_pen': {'term_weight': 0.1}, 'hardening_pen': {'gamma_factor': 1.02}, 'orthohash': {'margin': 0.2}})
+
 # %% ../nbs/3_experiment/05_experiment.ipynb #e9e2be79
+def _many(name: str, title: str, settings: Mapping, nodes: tuple[int, ...]) -> tuple[Experiment, ...]:
+    "An experiment for each number of nodes, NoPen in the first."
+    shared = {**_SMALL, 'deepfool_images': 0, 'store_latents': False, 'log_every': settings['epochs'], **settings}
+    return tuple(Experiment(f'{name}-{d}', f'{title}, {d} nodes', {**shared, 'nodes': d}, lrs=(1e-3, 2e-3),
+                            models=('bin_enc', 'no_pen') if d == nodes[0] else ('bin_enc',), replicates=FIVE)
+                 for d in nodes)
+
+_MANY = (
+    *_many('pairs', 'Digits in pairs', dict(dataset='digit-pairs', width=128, epochs=100, gamma_factor=1.086),
+           (7, 8, 10, 14)),
+    *_many('turned', 'Turned Fashion-MNIST', dict(dataset='turned-fashion', width=128, epochs=60, gamma_factor=1.15),
+           (6, 7, 9, 12)),
+)
+
+# %% ../nbs/3_experiment/05_experiment.ipynb #e6008afb
 EXPERIMENTS = {e.name: e for e in (*_PAPER_AND_SMALLER, *_LARGER, *_ABLATION, *_FAMILY, *_LATER, *_FULL, *_ASKED,
-                                 *_HALF)}
+                                 *_HALF, *_MANY, _SIXTEEN_NODES)}
 
 def part_line(e: Experiment) -> str: # empty if none is missing, or there is no such preset
     "How many runs of the preset of the same name an experiment lacks, in words."

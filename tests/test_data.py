@@ -104,6 +104,11 @@ def test_fashion_mnist_from_debian(tmp_path):
         assert loaded.labels.bincount().tolist() == [number // 10] * 10
     assert loaded.classes[9] == 'Ankle boot' and loaded.labels[:3].tolist() == [9, 2, 1]  # as published
     assert dataset_info('fashion-mnist').place(tmp_path) == str(DEBIAN_FASHION) and not list(tmp_path.iterdir())
+    turned = load_data('turned-fashion', tmp_path, 'test')
+    assert turned.labels.bincount().tolist() == [100] * 40 and turned.classes[11] == 'Trouser, 45 degrees'
+    quarter = turned.images[20 * 100:21 * 100].rot90(1, (2, 3)) # T-shirts by 90 degrees; which way does not matter
+    known = {image.numpy().tobytes() for image in loaded.images[loaded.labels == 0]}
+    assert all(any(image.rot90(k, (1, 2)).contiguous().numpy().tobytes() in known for k in (0, 2)) for image in quarter)
 
 
 PIXELS = DRAW.integers(0, 256, (5, 4, 3), np.uint8)
