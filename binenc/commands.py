@@ -615,12 +615,14 @@ def trial(
         '--images', metavar='N', min=1, help='about how many of each split; by default 300, on a CPU 100')] = None,
     seconds: Annotated[float | None, typer.Option(
         '--seconds', metavar='N', min=0.1, help='of the real network; by default 30, on a CPU 3')] = None,
+    gpus: Gpus = 1,
     results_dir: ResultsDir = RESULTS,
     data_dir: DataDir = DATA,
 ):
     "Try all stages here with a few images. Says what fails, and what the whole experiment needs."
     e = chosen(experiment, settings, results_dir, whole=True)
-    new = new_trial(e, results_dir, data_dir, images=images, seconds=seconds, say=lambda row: out.print(str(row)))
+    new = new_trial(e, results_dir, data_dir, images=images, seconds=seconds, gpus=gpus,
+                    say=lambda row: out.print(str(row)))
     if not run_trial(new): raise typer.Exit(1)
 
 # %% ../nbs/6_running/04_commands.ipynb #265c1678

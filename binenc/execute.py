@@ -6,9 +6,9 @@
 __all__ = ['STATES', 'TRAIN', 'COPIES', 'DRAWS', 'TRAINS', 'HUGE_PAGES', 'DEAD', 'NO_MEMORY', 'IGNORED', 'TRAINING', 'LOOK',
            'FIGURES', 'run_state', 'states', 'pending', 'notebook_path', 'check_parameters', 'new_shell', 'run_cell',
            'run_cells', 'engine', 'warm_up', 'Killed', 'Apart', 'told', 'failure_reason', 'device_here', 'Together',
-           'error_of', 'notebook_places', 'execute_notebook', 'prepared_notebook', 'Stage', 'measuring', 'attacking',
-           'next_notebook', 'Attempt', 'failed', 'died', 'Watcher', 'Lines', 'Sweep', 'default_jobs', 'draw_figures',
-           'make_report']
+           'together', 'error_of', 'check_starter', 'notebook_places', 'execute_notebook', 'prepared_notebook', 'Stage',
+           'measuring', 'attacking', 'next_notebook', 'Attempt', 'failed', 'died', 'Watcher', 'Lines', 'Sweep',
+           'default_jobs', 'draw_figures', 'make_report']
 
 # %% ../nbs/6_running/01_execute.ipynb #imports0
 import multiprocessing
@@ -269,11 +269,24 @@ class Together:
             errors = [*self.errors, error]
             raise next((e for e in errors if 'gloo' not in str(e)), errors[0]) from None
 
+def together(processes: int, function: Callable, *arguments) -> object: # what the first returned
+    "Call a function in several processes that compute together. Raises what ended them."
+    every = Together(processes, (function, *arguments), (function, *arguments))
+    while not every.ended():
+        wait([every.first.process.sentinel], LOOK)
+    return every.result()
+
 def error_of(process: Apart) -> UserError | None:
     "What a process raised that has ended."
     try:
         process.result()
     except UserError as error: return error
+
+def check_starter() -> None:
+    "Raises `UserError` under `torchrun`."
+    from binenc.sharing import UNDER_TORCHRUN
+    if UNDER_TORCHRUN in os.environ:
+        raise UserError('torchrun would compute each run several times: start binenc without it, and add --gpus N')
 
 def _as_one_of(rank: int, processes: int, meet: str, function: Callable, *arguments) -> object:
     os.environ |= {'RANK': str(rank), 'WORLD_SIZE': str(processes), 'BINENC_MEET': meet}
@@ -490,11 +503,11 @@ class Sweep:
                 self.told[run] = progress
                 self.watcher.progress(run, progress)
             if ended:
-                del self.running[run]
-                self.end(run, *attempt.end())
+                self.end(run, *self.running.pop(run).end())
 
     def __call__(self) -> 'Sweep':
         "Compute all runs; a signal stops them, see `StopOnSignal`. Raises `UserError` for folders it cannot use."
+        check_starter()
         notebook_places(**dict(zip(('results_dir', 'data_dir'), self.places, strict=True)))
         own_temporary_folder()
         with StopOnSignal(self.stop):

@@ -189,8 +189,9 @@ def trial_command(s: Submission) -> list[str]:
     "The `sbatch` command of a trial: short, with cores for runs side by side."
     settings = [word for setting in s.settings for word in ('--set', setting)]
     return ['sbatch', '--parsable', f'--job-name=binenc-{s.experiment}-trial', f'{s.output}trial-%j.out',
-            f'--cpus-per-task={4 * s.threads}', *s.train_flags, '--time=00:10:00', *s.flags, 'slurm/trial.sbatch',
-            s.experiment, '--results', str(s.results_dir), '--data', str(s.data_dir), *settings]
+            f'--cpus-per-task={max(4, s.gpus) * s.threads}', *with_gpus(s), '--time=00:10:00', *s.flags,
+            'slurm/trial.sbatch', s.experiment, f'--gpus={s.gpus}',
+            '--results', str(s.results_dir), '--data', str(s.data_dir), *settings]
 
 def _with(before: Iterable[str], wait: bool = True) -> list[str]:
     "Flags to wait for jobs, on their cluster."

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -9,12 +11,23 @@ from torch import nn
 
 import binenc.models as models
 import binenc.training as training
+from binenc.errors import UserError
 from binenc.execute import Sweep, Watcher
 from binenc.run import Run
 from binenc.store import read_history, run_folder
 from binenc.training import train_epoch
+from helpers import environment
 
 RUN = Run(epochs=12, log_every=2, width=8, deepfool_images=0, train_images=600, augment=True, norm_parts=1)
+
+SCRIPT = f"""
+import sys
+from torch import nn
+import binenc.models
+from binenc.training import Run, train
+binenc.models.nn.BatchNorm1d = lambda *_: nn.Identity()
+train({RUN}, sys.argv[1])
+"""
 
 
 class Ending(Watcher):
@@ -49,7 +62,8 @@ def losses(folder):
 
 
 def test_as_one_process(tmp_path, monkeypatch):
-    """Two processes, stopped; two of which one is killed; then three: the loss curve is that of one process."""
+    """Two processes, stopped; two of which one is killed; then three, which torchrun starts: the loss curve is that of
+    one process."""
     monkeypatch.setattr(models.nn, 'BatchNorm1d', lambda *_: nn.Identity())  # its sums differ in the last digits
     monkeypatch.setattr(training, 'train_epoch', slowly)
     assert Sweep([RUN], tmp_path / 'one')().outcome[RUN] == ('finished', '')
@@ -60,5 +74,16 @@ def test_as_one_process(tmp_path, monkeypatch):
         assert ending.sweep().outcome[RUN][0] == state
         assert (folder / 'checkpoint.pt').exists() and not folder.finished and not folder.owner
     assert ending.reasons[0].startswith('its process was killed, or ended by itself')
-    assert Sweep([RUN], tmp_path / 'several', gpus=3)().outcome[RUN] == ('finished', '')
+    (tmp_path / 'script.py').write_text(SCRIPT, encoding='utf-8')
+    done = subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node=3',
+                           'script.py', 'several'], cwd=tmp_path, capture_output=True, text=True, timeout=300,
+                          env={**environment(), 'GLOO_SOCKET_IFNAME': 'lo'})
+    assert done.returncode == 0 and 'continues after epoch' in done.stdout, done.stderr
     assert losses(tmp_path / 'several') == pytest.approx(losses(tmp_path / 'one'), rel=0, abs=1e-5)
+
+
+def test_commands_are_not_for_torchrun(tmp_path, monkeypatch):
+    """Each of its processes would compute all runs."""
+    monkeypatch.setenv('TORCHELASTIC_RUN_ID', 'any')
+    with pytest.raises(UserError, match='start binenc without it, and add --gpus N'):
+        Sweep([RUN], tmp_path)()

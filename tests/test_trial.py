@@ -15,15 +15,16 @@ from binenc.slurm import Submission, trial_command
 from binenc.trial import Row, new_trial, room, run_trial
 from helpers import TINY, settings
 
-MODEL = settings(**TINY | dict(model='bin_enc,lin_pen'))
 
-
-def test_all_is_well(command, asks_no_gpu, tmp_path):
-    """Every stage passes, the whole is estimated, and nothing is left."""
-    done = command('trial', 'demo', *MODEL, '--images', 60, '--seconds', 0.3, cwd=tmp_path)
+@pytest.mark.parametrize('gpus, models', [(1, 'bin_enc,lin_pen'), (2, 'lin_pen')])
+def test_all_is_well(gpus, models, command, asks_no_gpu, tmp_path):
+    """Every stage passes, the whole is estimated, and nothing is left; with two processes a run, too."""
+    done = command('trial', 'demo', *settings(**TINY | dict(model=models)), '--images', 60, '--seconds', 0.3,
+                   '--gpus', gpus, cwd=tmp_path)
     lines = done.stdout.splitlines()
     assert done.returncode == 0, done.stdout + done.stderr
-    assert {line[26:37].strip() for line in lines[:13] if 'side by side' not in line} == {'ok'}
+    assert {line[26:37].strip() for line in lines[:-2] if 'side by side' not in line} == {'ok'}
+    assert ('--gpus 2' in lines[-1]) == (gpus == 2)
     for words in 'train lin_pen', 'same bytes', 'relative difference 0', 'images/s', '--runs-per-task', '--time=00:':
         assert words in done.stdout
     assert not list((tmp_path / 'results').iterdir())
@@ -84,8 +85,8 @@ def test_too_little_room(trained):
 def test_what_is_submitted():
     """One short job, with the cluster's flags before its time limit, and the user's after it."""
     s = Submission('demo', Path('/r'), Path('/d'), settings=('epochs=5',), train_flags=('--gres=gpu:1', '--time=4:00'),
-                   flags=('--time=5',))
+                   flags=('--time=5',), gpus=8)
     assert trial_command(s) == [
         'sbatch', '--parsable', '--job-name=binenc-demo-trial', '--output=/r/demo/logs/trial-%j.out',
-        '--cpus-per-task=4', '--gres=gpu:1', '--time=4:00', '--time=00:10:00', '--time=5', 'slurm/trial.sbatch', 'demo',
-        '--results', '/r', '--data', '/d', '--set', 'epochs=5']
+        '--cpus-per-task=8', '--gres=gpu:8', '--time=4:00', '--time=00:10:00', '--time=5', 'slurm/trial.sbatch', 'demo',
+        '--gpus=8', '--results', '/r', '--data', '/d', '--set', 'epochs=5']
