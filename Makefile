@@ -103,6 +103,6 @@ prepare: $(VENV)/.binenc ## export, clean and README, before a commit
 lock: ## renew requirements.lock from settings.ini
 	$(PYTHON) -m venv $(VENV)-lock
 	$(VENV)-lock/bin/python -m pip install --quiet uv
-	$(VENV)-lock/bin/uv pip compile setup.py --all-extras --universal --generate-hashes \
+	$(VENV)-lock/bin/uv pip compile setup.py $(addprefix --extra=,dev lab mnist-small) --universal --generate-hashes \
 		--python-version "$$(sed -n 's/^min_python = //p' settings.ini)" --custom-compile-command 'make lock' \
 		--no-annotate --quiet $(UPGRADE) --output-file requirements.lock

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from .inputs import as_bits, as_labels, as_latents, as_matrix, class_names, more_names, scaled_latents
+from .inputs import (
+    as_bits, as_bytes, as_labels, as_latents, as_matrix, class_names, more_names, scaled_latents)
 
 # %% ../nbs/2_measures/02_binarity.ipynb #0cfa8c04
 def _two_samples(z: Tensor | np.ndarray) -> Tensor:
@@ -246,10 +247,9 @@ def unpacked_bits(
     nodes: int, # d
 ) -> Tensor: # (n, d) bool
     "Bits that were packed; ValueError for bytes of another number of nodes."
-    packed = np.asarray(packed)
-    if packed.dtype != np.uint8 or packed.ndim != 2 or packed.shape[1] != -(-nodes // 8):
-        raise ValueError(f'{nodes} bits are (n, {-(-nodes // 8)}) bytes (uint8), '
-                         f'but these are {packed.shape} of {packed.dtype}')
+    packed = as_bytes(packed)
+    if packed.shape[1] != -(-nodes // 8):
+        raise ValueError(f'{nodes} bits are (n, {-(-nodes // 8)}) bytes (uint8), but these are {packed.shape}')
     return torch.from_numpy(np.unpackbits(packed, axis=1, count=nodes).astype(bool))
 
 # %% ../nbs/2_measures/02_binarity.ipynb #065e5702

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['IGNORED', 'ABOVE_ONE', 'as_numbers', 'as_matrix', 'as_latents', 'unit_of', 'scaled_latents', 'as_labels', 'as_text',
            'class_names', 'more_names', 'as_indices', 'as_scores', 'as_flags', 'as_probabilities', 'as_bits',
-           'as_images', 'logits_and_latents']
+           'as_bytes', 'as_images', 'logits_and_latents']
 
 # %% ../nbs/2_measures/00_inputs.ipynb #5f164c31
 import math
@@ -236,6 +236,16 @@ def as_bits(
     if values.dtype != torch.bool and not ((numbers >= 0) & (numbers <= 1)).all():
         raise ValueError('bits must be 0 or 1 (or shares from 0 to 1): those of latents are z > 0')
     return numbers
+
+def as_bytes(
+    values: Tensor | np.ndarray, # (n, bytes) whole numbers from 0 to 255
+) -> np.ndarray: # (n, bytes) uint8
+    "Bits that were packed; ValueError for other numbers."
+    values = as_numbers(values, 'packed bits')
+    if values.ndim != 2 or values.is_floating_point() or not ((values >= 0) & (values <= 255)).all():
+        raise ValueError('packed bits must be a matrix (samples, bytes) of whole numbers from 0 to 255 (uint8), '
+                         'as packed_bits makes them')
+    return values.cpu().numpy().astype(np.uint8)
 
 # %% ../nbs/2_measures/00_inputs.ipynb #3243e500
 def as_images(

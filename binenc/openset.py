@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .binarity import class_codes, code_score, predict_by_code
 from .detectors import Outputs, detector_scores, halves
+from .inputs import as_labels, as_matrix, unit_of
 from .reliability import ErrorScores
 
 # %% ../nbs/2_measures/13_openset.ipynb #3d199675
@@ -26,13 +27,14 @@ def unknown_scores(
     "How suspicious each test image is. NaN throughout if latents or logits are not finite."
     found = [detector_scores(train, test, NOTICED_BY[:4]) for test in (known, unknown)]
     distances = {name: [scores[name].distance for scores in found] for name in NOTICED_BY[:4]}
-    if all(bool(out.z.isfinite().all()) for out in (train, known, unknown)):
-        codes = class_codes(train.z, train.y)
-        distances |= {name: [code_score(test.z, codes, soft=name == 'vertex').double() for test in (known, unknown)]
+    z, *tests = [as_matrix(outputs.z) for outputs in (train, known, unknown)]
+    if all(bool(part.isfinite().all()) for part in (z, *tests)):
+        codes = class_codes(z, train.y)
+        distances |= {name: [code_score(test, codes, soft=name == 'vertex').double() for test in tests]
                       for name in NOTICED_BY[4:]}
     else:
         distances |= dict.fromkeys(NOTICED_BY[4:], distances['softmax'])
-    new = torch.arange(len(known.z) + len(unknown.z), device=known.z.device) >= len(known.z)
+    new = torch.arange(sum(map(len, tests)), device=z.device) >= len(tests[0])
     return {name: ErrorScores(torch.cat(parts), new) for name, parts in distances.items()}
 
 # %% ../nbs/2_measures/13_openset.ipynb #fb2d48a2
@@ -40,22 +42,27 @@ def probe_accuracy(
     unknown: Outputs, # test images of classes that the network has not seen, with labels
 ) -> float:
     "Accuracy of a linear classifier of the latents, fitted on the other half of the images; mean of both halves."
-    scale = unknown.z.double().std(0).clamp_min(1e-12)
-    z, y = (unknown.z.double() / scale).cpu().numpy(), unknown.y.cpu().numpy()
+    z, y = _checked(unknown)
+    scaled = z.double() / unit_of(z)
+    features, labels = (scaled / scaled.std(0).clamp_min(1e-12)).cpu().numpy(), y.cpu().numpy()
     def fitted(half: np.ndarray) -> np.ndarray:
-        return LogisticRegression(max_iter=1000).fit(z[half], y[half]).predict(z[~half])
-    return _both_ways(unknown, fitted)
+        return LogisticRegression(max_iter=1000).fit(features[half], labels[half]).predict(features[~half])
+    return _both_ways(z, y, fitted)
 
 def unknown_code_accuracy(
     unknown: Outputs, # test images of classes that the network has not seen, with labels
 ) -> float:
     "Accuracy of the nearest code, taken from the other half of the images; mean of both halves."
+    z, y = _checked(unknown)
     def fitted(half: np.ndarray) -> np.ndarray:
-        codes = class_codes(unknown.z[half], unknown.y[half])
-        return predict_by_code(unknown.z[~half], codes).cpu().numpy()
-    return _both_ways(unknown, fitted)
+        return predict_by_code(z[~half], class_codes(z[half], y[half])).cpu().numpy()
+    return _both_ways(z, y, fitted)
 
-def _both_ways(unknown: Outputs, fitted) -> float: # fitted(half) -> predictions for the other half
-    if not bool(unknown.z.isfinite().all()): return float('nan')
-    half, y = halves(torch.zeros_like(unknown.y, dtype=torch.bool), 0).cpu().numpy(), unknown.y.cpu().numpy()
+def _checked(unknown: Outputs) -> tuple[Tensor, Tensor]: # latents (n, d), labels (n,) int64
+    z = as_matrix(unknown.z)
+    return z, as_labels(unknown.y, z)
+
+def _both_ways(z: Tensor, y: Tensor, fitted) -> float: # fitted(half) -> predictions for the other half
+    if not bool(z.isfinite().all()): return float('nan')
+    half, y = halves(torch.zeros_like(y, dtype=torch.bool), 0).cpu().numpy(), y.cpu().numpy()
     return float(np.mean([(fitted(part) == y[~part]).mean() for part in (half, ~half)]))

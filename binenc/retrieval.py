@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .binarity import bits, hamming
-from .inputs import as_labels, as_latents, as_matrix, class_names
+from .inputs import as_bytes, as_labels, as_latents, class_names, scaled_latents
 
 # %% ../nbs/2_measures/12_retrieval.ipynb #3636d663
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def cosine_map(
 ) -> float:
     "Mean average precision of stored images ranked by cosine, 0 to 1. ValueError as for `rank_by_code`."
     names = class_names(y, stored_y)
-    z, stored_z = as_latents(z), as_latents(stored_z)
+    z, stored_z = (scaled_latents(features)[0] for features in (z, stored_z))
     y, stored_y = as_labels(y, z, names), as_labels(stored_y, stored_z, names)
     stored = F.normalize(stored_z).T
     step = max(1, PAIRS_AT_A_TIME // len(stored_z))
@@ -162,7 +162,7 @@ def principal_components(
     nodes: int, # d <= D
 ) -> tuple[Tensor, Tensor]: # mean (D,), directions (D, d); signs of (z - mean) @ directions are the codes. float64
     "The directions in which the features vary most. ValueError for more nodes than features or samples."
-    z = as_matrix(z).double()
+    z = as_latents(z).double()
     if not 1 <= nodes <= min(z.shape):
         raise ValueError(f'nodes={nodes} must be from 1 to {min(z.shape)}, the smaller side of the features')
     mean = z.mean(0)
@@ -175,7 +175,7 @@ def iterative_quantisation(
     seed: int = 0, # of the first rotation
 ) -> tuple[Tensor, Tensor]: # as `principal_components`
     "Principal components, rotated so that the signs are as near as can be. ValueError as for them."
-    z = as_matrix(z).double()
+    z = as_latents(z).double()
     mean, directions = principal_components(z, nodes)
     v = (z - mean) @ directions
     start = torch.randn(nodes, nodes, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
@@ -192,6 +192,7 @@ def packed_distances(
     a: np.ndarray, b: np.ndarray, # (n, bytes) and (m, bytes) uint8, as `packed_bits` made them
 ) -> np.ndarray: # (n, m) uint16
     "Hamming distances of packed bits. ValueError for codes of different lengths."
+    a, b = as_bytes(a), as_bytes(b)
     if a.shape[1] != b.shape[1]: raise ValueError(f'codes of {a.shape[1]} and {b.shape[1]} bytes cannot be compared')
     return sum((_ONES[np.bitwise_xor.outer(a[:, i], b[:, i])] for i in range(a.shape[1])),
                start=np.zeros((len(a), len(b)), np.uint16))

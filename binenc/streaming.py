@@ -31,7 +31,7 @@ class _Streamed(Metric):
         **kwargs: object, # of torchmetrics' Metric
     ):
         if Metric is object:
-            raise ImportError(f'{type(self).__name__} needs torchmetrics: install it with pip install torchmetrics')
+            raise ImportError(f'{type(self).__name__} needs torchmetrics: pip install "binenc[streaming]"')
         super().__init__(**kwargs)
 
     def keep(self, **states: Tensor) -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from binenc import attacks, binarity, collapse, detectors, geometry, inputs, reliability, robustness
+from binenc import attacks, binarity, collapse, detectors, geometry, inputs, openset, reliability, retrieval, robustness
 from binenc.reliability import ErrorScores
 from binenc.robustness import Attack, DeepFoolResult
 
@@ -35,6 +35,7 @@ WEIGHT, MEANS, LOGITS = normal(CLASSES, NODES), normal(CLASSES, NODES), normal(N
 SCORES, RIGHT = normal(N), YT == PREDT
 CONFIDENCE = torch.rand(N, generator=DRAW).bfloat16().float()
 BITS = Z > 0
+PACKED = torch.arange(N * 2, dtype=torch.uint8).reshape(N, 2)
 torch.manual_seed(0)
 NET = nn.Sequential(nn.Linear(6, 8), nn.SiLU(), nn.Linear(8, CLASSES)).eval()
 X = normal(12, 6)
@@ -49,7 +50,7 @@ def draws():
 
 
 # Roles: z latents, m the same where NaN is passed on, y labels, i labels that must be numbers, s scores, f flags,
-# p probabilities, l logits, b bits, x images and what belongs to them, v one value for each image.
+# p probabilities, l logits, b bits, k packed bits, x images and what belongs to them, v one value for each image.
 # name -> (function, roles, arguments, what 1e300 does to the result: 0 nothing, 1 it is as large, None anything)
 Case = namedtuple('Case', 'function roles arguments power', defaults=[0])
 
@@ -76,8 +77,16 @@ def by_code(function):
 
 
 def outputs(*arrays):
-    """Of a network: latents, logits, true and predicted classes, of training and of test images."""
-    return [SimpleNamespace(**dict(zip(('z', 'logits', 'y', 'pred'), part))) for part in (arrays[:4], arrays[4:])]
+    """Of a network: latents, logits, true and predicted classes, of training, of test and of unknown images."""
+    return [SimpleNamespace(**dict(zip(('z', 'logits', 'y', 'pred'), part))) for part in zip(*[iter(arrays)] * 4)]
+
+
+def labelled(function):
+    return Case(lambda z, y: function(SimpleNamespace(z=z, y=y)), 'my', (Z, Y))
+
+
+def ranking(*arrays):
+    return [retrieval.rank_by_code(*arrays)]
 
 
 STATISTICS = 'within_class_variation trace_quotient equiangular maxangle equinorm'.split()
@@ -90,6 +99,8 @@ DECODING = 'nearest_code_accuracy confusions_by_distance confusion_distance'.spl
 ATTACK = 'mean_of_fooled mean_of_all median_of_all share_fooled'.split()
 DISTANCES = 'shrunken_distances shrunken_distance tied_distance relative_distance'.split()
 RELIABILITY = 'auroc misclassified risk_coverage augrc aurc risk_at_80 fpr_at_95'.split()
+RETRIEVAL = 'average_precisions retrieval_map retrieval_map_100 retrieval_precision'.split()
+TWO = 'zyzy', (Z, Y, ZT, YT)
 OUTPUTS = 'mlyymlyy', (Z, LOGITS, Y, PRED, ZT, LOGITS, YT, PREDT)
 TRAIN_AND_TEST = 'zyymyy', (Z, Y, PRED, ZT, YT, PREDT)
 CASES = {
@@ -106,7 +117,7 @@ CASES = {
     'binarity.hamming': Case(binarity.hamming, 'bb', (BITS, BITS[:5])),
     'binarity.code_agreement': Case(
         lambda z, y, zt, yt: binarity.code_agreement(binarity.class_codes(z, y), binarity.class_codes(zt, yt)),
-        'zyzy', (Z, Y, ZT, YT)),
+        *TWO),
     'binarity.encoding_fraction': Case(binarity.encoding_fraction, 'zy', (Z, Y)),
     'binarity.hamming_histograms': Case(binarity.hamming_histograms, 'zy', (Z, Y)),
     'binarity.bit_balance': Case(binarity.bit_balance, 'z', (Z,)),
@@ -114,7 +125,7 @@ CASES = {
     'binarity.code_entropy': Case(binarity.code_entropy, 'z', (Z,)),
     'binarity.bits': Case(lambda z: binarity.bits(z), 'z', (Z,)),
     'binarity.packed_bits': Case(lambda z: binarity.packed_bits(z), 'z', (Z,)),
-    'binarity.unpacked_bits': Case(lambda z: binarity.unpacked_bits(binarity.packed_bits(z), NODES), 'z', (Z,)),
+    'binarity.unpacked_bits': Case(lambda packed: binarity.unpacked_bits(packed, 13), 'k', (PACKED,)),
     'binarity.code_distances': by_code(lambda z, codes: binarity.code_distances(z, codes, soft=True)),
     'binarity.predict_by_code': by_code(lambda z, codes: as_numbered(binarity.predict_by_code(z, codes))),
     'binarity.code_score': Case(lambda z, y, zt, pred: binarity.code_score(zt, binarity.class_codes(z, y), pred),
@@ -165,6 +176,17 @@ CASES = {
     'detectors.halves': Case(lambda wrong: detectors.halves(wrong, 0), 'f', (RIGHT,)),
     'detectors.fit_scale': Case(detectors.fit_scale, 'ly', (LOGITS, YT)),
     'detectors.calibration': Case(lambda *given: detectors.calibration(*given, splits=2), 'ly', (LOGITS, YT)),
+    **family(retrieval, RETRIEVAL, ranking, *TWO),
+    'retrieval.rank_by_code': Case(retrieval.rank_by_code, *TWO),
+    'retrieval.average_precisions_at': Case(lambda *a: retrieval.average_precisions_at(*ranking(*a), 20), *TWO),
+    'retrieval.cosine_map': Case(retrieval.cosine_map, *TWO),
+    'retrieval.principal_components': Case(lambda z: retrieval.principal_components(z, 2)[1], 'z', (Z,)),
+    'retrieval.iterative_quantisation': Case(lambda z: retrieval.iterative_quantisation(z, 2)[1], 'z', (Z,)),
+    'retrieval.packed_distances': Case(retrieval.packed_distances, 'kk', (PACKED, PACKED[:5])),
+    'openset.unknown_scores': Case(lambda *a: openset.unknown_scores(*outputs(*a)), OUTPUTS[0] + 'mlyy',
+                                   (*OUTPUTS[1], Z, LOGITS, Y, PRED)),
+    'openset.probe_accuracy': labelled(openset.probe_accuracy),
+    'openset.unknown_code_accuracy': labelled(openset.unknown_code_accuracy),
     **family(robustness, ATTACK, lambda ratio, fooled: [Attack(ratio, fooled)], 'sf', (CONFIDENCE, RIGHT)),
     **family(robustness, ['relative_perturbation', 'perturbation_score'],
              lambda x, *result: [x, DeepFoolResult(*result)], 'xxvf', (X, R, LABEL, LABEL > 0)),
@@ -203,7 +225,7 @@ NO_ARRAYS = { # of results of other functions
     'shrunken_auroc', 'tied_auroc', 'relative_auroc', 'energy_auroc', 'chosen_auroc', 'chosen_augrc', 'rescaled_ece',
     'rescaled_loss', 'add_by_class', 'cosine', 'in_double', 'require_evaluation', 'statistics_of_moments',
     'without_noise'}
-MEASURES = collapse, detectors, binarity, geometry, reliability, robustness, attacks
+MEASURES = collapse, detectors, binarity, geometry, reliability, retrieval, openset, robustness, attacks
 
 
 def test_table_is_complete():
@@ -334,6 +356,7 @@ BAD = {
     'z': ANY | MATRIX | {'NaN': (with_value(np.nan), 'finite'), 'infinite': (with_value(np.inf), 'finite')},
     'l': ANY,
     'b': ANY | {'signs': (lambda v: 2. * v - 1, 'z > 0')},
+    'k': ANY | {'too large': (with_value(300, torch.int64), 'from 0 to 255'), 'floats': (torch.Tensor.float, 'whole')},
     'y': ANY | LABELS,
     'i': ANY | LABELS | {'names': (lambda v: np.full(len(v), 'a'), 'number of each class')},
     's': ANY | {'a column': (lambda v: v[:, None], 'one number per sample')},

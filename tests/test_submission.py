@@ -410,12 +410,15 @@ def test_processors_of_a_task(slurm_says, command, tmp_path):
 
 @pytest.mark.parametrize('script', ['submit.sh', 'measure.sbatch'])
 def test_lines_of_cluster_sh_may_fail(tmp_path, script):
-    """As conda's activation does: unset variables, a command that fails, in a shell that would end for it."""
+    """As conda's activation does: unset variables, a command that fails, in a shell that would end for it.
+    Where the command is not installed, one sentence names the extra that it needs."""
     shutil.copytree(REPO / 'slurm', tmp_path / 'slurm')
     with (tmp_path / 'slurm' / 'cluster.sh').open('a', encoding='utf-8') as file:
         file.write('[ -n "$NOT_SET" ] && module load cuda\nfalse\n')
     done = elsewhere('bash', '-eu', f'slurm/{script}', 'nothing', cwd=tmp_path)
     assert 'unknown experiment' in done.stderr, done.stderr
+    done = elsewhere('bash', f'slurm/{script}', 'nothing', cwd=tmp_path, PATH='/usr/bin:/bin')
+    assert done.returncode == 1 and "pip install '.[lab]'" in done.stderr
 
 
 if __name__ == '__main__':
