@@ -390,17 +390,19 @@ def test_cancel_while_the_controller_is_down(slurm_says, command, planned, tmp_p
     assert submit(command, tmp_path, epochs=ONE['epochs'] + 1).returncode == 0
 
 
-def test_a_relative_image_folder(slurm_says, command, tmp_path):
+@pytest.mark.parametrize('kind, place', [('folder', 'pictures'), ('file', 'pictures.csv')])
+def test_images_at_a_relative_place(slurm_says, command, tmp_path, kind, place):
     """Jobs run in the repository: what they would not find is refused, with the name that they would."""
+    (tmp_path / 'pictures.csv').touch()
     for name in 'train/a', 'train/b', 'test/a', 'test/b':
         (tmp_path / 'pictures' / name).mkdir(parents=True)
     asked = slurm_says(sbatch=ARRAY.format('echo 86', 'echo 87'))
     done = submit(command, tmp_path, '--results', 'two\nlines')
     assert done.returncode == 1 and 'rename the folder' in done.stderr, done.stdout + done.stderr
-    done = submit(command, tmp_path, dataset='folder:pictures')
-    assert done.returncode == 1 and f'dataset=folder:{tmp_path}/pictures' in done.stderr, done.stdout + done.stderr
+    done = submit(command, tmp_path, dataset=f'{kind}:{place}')
+    assert done.returncode == 1 and f'dataset={kind}:{tmp_path}/{place}' in done.stderr, done.stdout + done.stderr
     assert not asked('sbatch')
-    done = submit(command, tmp_path, dataset=f'folder:{tmp_path}/pictures')
+    done = submit(command, tmp_path, dataset=f'{kind}:{tmp_path}/{place}')
     assert done.returncode == 0 and len(asked('sbatch')) == 2, done.stdout + done.stderr
 
 
