@@ -227,7 +227,7 @@ def reused(trial):
     trial.takes_over()
 
 
-def wakes(trial, finished, owner_at=here):
+def wakes(trial, owner_at=here, *, finished):
     """An owner that was suspended wakes when another computes, or has finished: it writes nothing more."""
     owner = trial.owner(owner_at)
     trial.signal(owner, signal.SIGSTOP)
@@ -275,44 +275,53 @@ class Owners:
         os._exit(not unshare())
 
     def all_kinds(self):
-        """Name -> trial."""
+        """Name -> (kind of trial, where its processes are)."""
         inside, hidden = namespace, partial(namespace, proc=False)
         host, boot = partial(another, 'host'), partial(another, 'boot')
         me, other = partial(job, os.getuid()), partial(job, 12345)
         hears = {answer: partial(asking, self.parent / answer.replace(' ', '-'), answer) for answer in SQUEUE}
         unknown, nothing, over = hears.values()
-        return {
-            'a namespace inside': partial(lives, owner_at=inside),
-            'a namespace outside': partial(lives, other_at=inside),
-            'a namespace that sees our processes': partial(lives, owner_at=hidden),
-            'two namespaces': partial(lives, owner_at=inside, other_at=inside),
-            'another host': partial(lives, owner_at=host),
-            'another start': partial(lives, owner_at=boot),
-            'another user, whose job is hidden': partial(lives, owner_at=other, other_at=unknown),
-            'another user, whose job is not shown': partial(lives, owner_at=other, other_at=nothing),
-            'another cluster, which does not answer': partial(lives, owner_at=me, other_at=unknown),
-            'a clock ahead': partial(lives, owner_at=host, other_at=partial(clock, DAYS)),
-            'a clock behind': partial(lives, owner_at=host, other_at=partial(clock, -DAYS)),
-            'killed': dies_known,
-            'killed with its job': partial(dies_known, owner_at=me, other_at=over),
-            'killed with its job, long ago': partial(dies_known, owner_at=me, other_at=nothing),
-            'killed, its number reused': reused,
-            'killed in a namespace': partial(dies_unknown, owner_at=inside),
-            'killed on another host': partial(dies_unknown, owner_at=host),
-            'killed before another start': partial(dies_unknown, owner_at=boot),
-            "killed, another user's": partial(dies_unknown, owner_at=other, other_at=unknown),
-            'suspended, wakes beside another': partial(wakes, finished=False),
-            'suspended, wakes after another': partial(wakes, finished=True),
-            'suspended in a namespace': partial(wakes, finished=False, owner_at=inside),
-            'sixteen': many,
-            'sixteen, the dead one in a namespace': partial(many, owner_at=inside),
+        kinds = {  # -> name -> where the owner is, and where the other
+            lives: {
+                'a namespace inside': (inside,),
+                'a namespace outside': (here, inside),
+                'a namespace that sees our processes': (hidden,),
+                'two namespaces': (inside, inside),
+                'another host': (host,),
+                'another start': (boot,),
+                'another user, whose job is hidden': (other, unknown),
+                'another user, whose job is not shown': (other, nothing),
+                'another cluster, which does not answer': (me, unknown),
+                'a clock ahead': (host, partial(clock, DAYS)),
+                'a clock behind': (host, partial(clock, -DAYS)),
+            },
+            dies_known: {
+                'killed': (),
+                'killed with its job': (me, over),
+                'killed with its job, long ago': (me, nothing),
+            },
+            reused: {'killed, its number reused': ()},
+            dies_unknown: {
+                'killed in a namespace': (inside,),
+                'killed on another host': (host,),
+                'killed before another start': (boot,),
+                "killed, another user's": (other, unknown),
+            },
+            partial(wakes, finished=False): {
+                'suspended, wakes beside another': (),
+                'suspended in a namespace': (inside,),
+            },
+            partial(wakes, finished=True): {'suspended, wakes after another': ()},
+            many: {'sixteen': (), 'sixteen, the dead one in a namespace': (inside,)},
         }
+        return {name: (kind, places) for kind, rows in kinds.items() for name, places in rows.items()}
 
     def trial(self, number, tally):
         """One kind; returns its name and findings."""
         name = list(self.kinds)[number % len(self.kinds)]
         trial = Trial(self.parent)
-        self.kinds[name](trial)
+        kind, places = self.kinds[name]
+        kind(trial, *places)
         tally.killed['kinds of owners'] += number < len(self.kinds)
         return name, trial.end(self.twin)
 

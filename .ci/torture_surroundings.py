@@ -22,6 +22,8 @@ COMMANDS = (
     ('status', 'small'),
 )
 STRANGER = 54321  # a user without a name
+# who may read all files: where this Python is root's own, the system's library would be loaded instead
+READS = ('--clear-groups', '--inh-caps=+dac_read_search', '--ambient-caps=+dac_read_search')
 UNSET = None
 
 
@@ -93,7 +95,7 @@ def script(surrounding, words):
     """A command of ours in its surroundings, as words of a process."""
     command = [*surrounding.prefix.split(), sys.executable, '-m', 'binenc', *words]
     if surrounding.user:
-        command = ['setpriv', f'--reuid={surrounding.user}', f'--regid={surrounding.user}', '--clear-groups', *command]
+        command = ['setpriv', f'--reuid={surrounding.user}', f'--regid={surrounding.user}', *READS, *command]
     if not surrounding.shell: return command
     return ['unshare', '--mount', 'sh', '-ec', surrounding.shell + '\nexec "$@"', 'sh', *command]
 

@@ -644,9 +644,11 @@ def submission(runs: list[Run], settings, results_dir: Path, data_dir: Path, fla
     for flag in (*train, *figures, *(flags or ())):
         if flag.startswith(('--comment', '--job-name', '-J')):
             raise UserError(f'{flag} cannot be set: binenc recognises its jobs by their name and comment')
+    if {'\n', '\r'} & {*str(results_dir.resolve())}:
+        raise UserError(f'results={str(results_dir)!r} breaks the lines in which SLURM lists jobs: rename the folder')
     clusters = os.environ.get('SBATCH_CLUSTERS') or os.environ.get('SLURM_CLUSTERS')
     train, flags = (*(('-M', clusters) if clusters else ()), *train), tuple(flags or ())
-    _, clusters = [('', ''), *values_of('--clusters|-M', (*train, *flags))][-1]
+    _, clusters = [('', ''), *values_of('--clusters?|-M', (*train, *flags))][-1]
     return Submission(
         runs[0].experiment, results_dir.resolve(), data_dir.resolve(), settings=tuple(settings or ()),
         max_array_size=max_array_size(clusters), train_flags=train, figures_flags=figures, flags=flags,

@@ -25,7 +25,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache, lru_cache
+from functools import cache
 from multiprocessing.util import Finalize
 from pathlib import Path
 
@@ -74,15 +74,18 @@ def slurm_environment() -> dict[str, str]:
 def job_exists(job: str, cluster: str | None = None, user: int | None = None) -> bool | None:
     "Whether a SLURM job runs; None where squeue does not know: the job may be hidden from us, or too old."
     where = () if cluster in (None, _local_cluster()) else (f'--clusters={cluster}',)
-    own = user == os.getuid() # these are always shown, and one question answers for all of them
-    states = _states(int(time.monotonic() / ASK_AGAIN), f'--user={user}' if own else f'--jobs={job}', *where)
-    if states is None or not own and job not in states: return None
+    states = _states(f'--jobs={job}' if user is None else f'--user={user}', *where) # one question for all of a user
+    if states is None or user != os.getuid() and job not in states: return None # one's own are always shown
     return states.get(job) in RUNS
 
-@lru_cache(maxsize=256)
-def _states(moment: int, *which: str) -> dict[str, str] | None: # job -> state; None where squeue does not answer
-    said = _slurm('squeue', '--noheader', '--array', '--states=all', '--format=%A %T', *which)
-    return None if said is None else dict(re.findall(r'^ *(\d+) +([A-Z_]+) *$', said, re.M)) # sites add lines
+_ANSWERS: dict[tuple, tuple[float, dict | None]] = {} # what squeue was asked -> when it had answered, and what
+
+def _states(*which: str) -> dict[str, str] | None: # job -> state; None where squeue does not answer
+    if which not in _ANSWERS or time.monotonic() - _ANSWERS[which][0] > ASK_AGAIN:
+        said = _slurm('squeue', '--noheader', '--array', '--states=all', '--format=%A %T', *which)
+        states = None if said is None else dict(re.findall(r'^ *(\d+) +([A-Z_]+) *$', said, re.M)) # sites add lines
+        _ANSWERS[which] = time.monotonic(), states
+    return _ANSWERS[which][1]
 
 @cache
 def _local_cluster() -> str | None:
@@ -93,7 +96,8 @@ def _slurm(*command: str) -> str | None:
     try:
         done = subprocess.run(command, capture_output=True, env=slurm_environment(), timeout=30)
     except (OSError, subprocess.TimeoutExpired): return None
-    return None if done.returncode else done.stdout.decode(errors='replace')
+    unasked = done.returncode or b'Invalid user' in done.stderr # of whom no machine here knows the name
+    return None if unasked else done.stdout.decode(errors='replace')
 
 # %% ../nbs/4_training/02_locks.ipynb #d1ed9045
 def gone(owner: dict) -> bool: # from `this_process`

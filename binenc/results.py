@@ -26,7 +26,7 @@ from .experiment import SELECTION, Experiment, expand
 from .files import (
     array_bytes, check_stored, once, read_arrays, read_csv, read_json, read_stored, table_bytes, table_path,
     write_stored)
-from .locks import keeping, owning
+from .locks import check_owner, keeping, owning
 from .run import DEFAULTS, Run, fields_of
 from .store import (
     ABOUT, CARD, HISTORY, KEPT_FILES, OUTPUTS, SOURCE, TABLE, WEIGHTS, RunFolder, attack_files, experiment_bytes,
@@ -355,11 +355,13 @@ def _copy_run(source: Path, target: Path) -> None:
     try:
         with owning(target, f'run {target.name}') if target.exists() else nullcontext():
             shutil.copytree(source, part, ignore=shutil.ignore_patterns('.*', 'lock', 'stop', 'checkpoint*'))
+            check_owner(target)
             shutil.rmtree(target, ignore_errors=True)
             part.rename(target)
     except OSError as error:
-        shutil.rmtree(part, ignore_errors=True)
         raise UserError(f'cannot write {target} ({error.strerror}): make room or choose another folder') from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 def _joined(tables: 'list[pd.DataFrame]') -> 'pd.DataFrame':
     "The rows of the first table, and those of the second whose runs are not in it."

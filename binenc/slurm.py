@@ -65,7 +65,7 @@ def scheduler(
 # %% ../nbs/6_running/02_slurm.ipynb #9436d178
 def answers(form: str, text: str) -> list[re.Match]:
     "The lines of a command's output that have this form. The others are shown."
-    found = [(line, re.fullmatch(form, line.strip())) for line in text.splitlines() if line.strip()]
+    found = [(line, re.fullmatch(form, line.strip())) for line in text.split('\n') if line.strip()]
     for line in (line for line, match in found if not match):
         print(line, file=sys.stderr)
     return [match for _, match in found if match]

@@ -198,8 +198,8 @@ def slurm_says(tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
     def answer(**scripts):
-        for function in locks._states, locks._local_cluster:
-            function.cache_clear()
+        locks._ANSWERS.clear()
+        locks._local_cluster.cache_clear()
         for name in ('sbatch', 'squeue', 'scancel', 'scontrol'):
             script = tmp_path / 'bin' / name
             script.write_text(f'#!/bin/sh\necho "{name} $*" >> {asked}\n{scripts.get(name, "")}\n', encoding='utf-8')

@@ -26,6 +26,7 @@ from binenc.locks import (
     this_process,
     writing,
 )
+from binenc.results import _copy_run
 from binenc.store import run_folder
 from binenc.training import Log, fit, new_training, save_checkpoint, train
 from helpers import REPO, environment, stored
@@ -96,6 +97,7 @@ JOBS = {  # what squeue does, whose job it is -> whether the job exists; None: n
     "another's is not shown": ('true', OTHERS, None),
     "another's is hidden": (INVALID, OTHERS, None),
     'squeue does not answer': ('exit 1', MY, None),
+    'squeue does not know our name': ('echo "squeue: error: Invalid user: 54321" >&2', MY, None),
     'the site adds a banner': ('echo "Welcome to 7 RUNNING nodes"; echo "7 FAILED"', OTHERS, False),
 }
 
@@ -121,10 +123,12 @@ def test_filters_of_the_user_hide_no_job(slurm_says, monkeypatch):
     assert job_exists('7', None, MY) is True
 
 
-def test_one_question_for_all_own_jobs(slurm_says, monkeypatch):
-    asked = slurm_says(squeue='echo "7 RUNNING"; echo "8 RUNNING"', scontrol='exit 1')
-    monkeypatch.setattr(locks.time, 'monotonic', lambda: 1000.0)
-    assert [job_exists(job, None, MY) for job in '7879'] == [True, True, True, False]
+@pytest.mark.parametrize('user, ended', [(MY, False), (OTHERS, None)])
+def test_one_question_for_all_jobs_of_a_user(slurm_says, monkeypatch, user, ended):
+    """Also where squeue takes longer than its answers are kept."""
+    asked = slurm_says(squeue='echo "7 RUNNING"; echo "8 RUNNING"')
+    monkeypatch.setattr(locks.time, 'monotonic', lambda: 1000. + 40 * len(asked('squeue')))
+    assert [job_exists(job, None, user) for job in '7879'] == [True, True, True, ended]
     assert len(asked('squeue')) == 1
 
 
@@ -175,6 +179,14 @@ def test_one_that_lost_its_run_writes_nothing(tiny, tmp_path, trained):
     (folder / 'lock').unlink()
     train(tiny, tmp_path)
     assert stored(tiny, tmp_path) == stored(tiny, trained)
+
+
+def test_a_merge_that_lost_a_run_leaves_it(tmp_path, monkeypatch):
+    """It slept while it copied, and another process computes the run now."""
+    monkeypatch.setattr('binenc.results.shutil.copytree', lambda *_, **__: lock_of(ME | {'token': 'b'}, tmp_path))
+    with pytest.raises(Owned, match='was taken over'):
+        _copy_run(tmp_path / 'elsewhere', tmp_path)
+    assert (tmp_path / 'lock').exists()
 
 
 def test_nobody_takes_a_run_over_in_the_middle_of_a_write(tmp_path, monkeypatch):

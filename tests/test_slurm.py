@@ -39,8 +39,9 @@ if [ -n "$SLURM_JOB_ID" ] && [ -n "$MISSING" ]; then no-such-module; exit 1; fi
 
 @pytest.fixture(scope='module')
 def clone(tmp_path_factory):
-    """A fresh clone of the repository, with what is not committed yet, and a folder of wrapped commands."""
-    folder = tmp_path_factory.mktemp('slurm') / 'clone'
+    """A fresh clone of the repository, with what is not committed yet, and a folder of wrapped commands. It has a name
+    with much of what shells and SLURM would replace."""
+    folder = tmp_path_factory.mktemp('slurm') / "100%A für $HOME's *"
     for name in tracked('slurm', 'nbs', 'binenc'):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(REPO / name, folder / name)

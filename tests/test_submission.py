@@ -209,15 +209,16 @@ def only_plan(tmp_path):
     return plan
 
 
-@pytest.mark.parametrize('variable', ['SBATCH_CLUSTERS', 'SLURM_CLUSTERS'])
-def test_another_cluster(slurm_says, command, monkeypatch, tmp_path, variable):
+@pytest.mark.parametrize('way', ['SBATCH_CLUSTERS', 'SLURM_CLUSTERS', '--cluster=far', '-Mfar'])
+def test_another_cluster(slurm_says, command, monkeypatch, tmp_path, way):
     """It is kept with the jobs: everything else asks there, and the figures go there too."""
     asked = slurm_says(sbatch=ARRAY.format('echo "86;far"', 'echo "87;far"'))
-    monkeypatch.setenv(variable, 'far')
-    done = submit(command, tmp_path)
+    flags = ['--', way] if way.startswith('-') else []
+    monkeypatch.setenv('X' if flags else way, 'far')
+    done = submit(command, tmp_path, *flags)
     assert done.returncode == 0 and 'job 86;far' in done.stdout, done.stdout + done.stderr
     array, figures = asked('sbatch')
-    assert '-M far' in array and '--dependency=afterany:86 ' in figures and '-M far' in figures
+    assert (way if flags else '-M far') in array and '--dependency=afterany:86 -M far' in figures
     plan = only_plan(tmp_path)
     asked = slurm_says(squeue=f'case "$*" in *"-M far"*) echo "CLUSTER: far"; {in_queue(plan)} ;; esac')
     assert 'queued             2' in command('status', 'demo', cwd=tmp_path).stdout
@@ -389,15 +390,19 @@ def test_cancel_while_the_controller_is_down(slurm_says, command, planned, tmp_p
     assert submit(command, tmp_path, epochs=ONE['epochs'] + 1).returncode == 0
 
 
-def test_a_relative_image_folder(slurm_says, command, tmp_path):
+@pytest.mark.parametrize('kind, place', [('folder', 'pictures'), ('file', 'pictures.csv')])
+def test_images_at_a_relative_place(slurm_says, command, tmp_path, kind, place):
     """Jobs run in the repository: what they would not find is refused, with the name that they would."""
+    (tmp_path / 'pictures.csv').touch()
     for name in 'train/a', 'train/b', 'test/a', 'test/b':
         (tmp_path / 'pictures' / name).mkdir(parents=True)
     asked = slurm_says(sbatch=ARRAY.format('echo 86', 'echo 87'))
-    done = submit(command, tmp_path, dataset='folder:pictures')
-    assert done.returncode == 1 and f'dataset=folder:{tmp_path}/pictures' in done.stderr, done.stdout + done.stderr
+    done = submit(command, tmp_path, '--results', 'two\nlines')
+    assert done.returncode == 1 and 'rename the folder' in done.stderr, done.stdout + done.stderr
+    done = submit(command, tmp_path, dataset=f'{kind}:{place}')
+    assert done.returncode == 1 and f'dataset={kind}:{tmp_path}/{place}' in done.stderr, done.stdout + done.stderr
     assert not asked('sbatch')
-    done = submit(command, tmp_path, dataset=f'folder:{tmp_path}/pictures')
+    done = submit(command, tmp_path, dataset=f'{kind}:{tmp_path}/{place}')
     assert done.returncode == 0 and len(asked('sbatch')) == 2, done.stdout + done.stderr
 
 
