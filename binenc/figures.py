@@ -178,7 +178,11 @@ def draw_curves(ax: Axes, results: StoredResults, experiment: str, measure: str,
         curve = results.curve(experiment, arm, measure, split)
         apart = 0.03 * np.ptp(curve.index) if len(curve) else 0
         draw_curve(ax, curve, arm, log, top, (j - (len(arms) - 1) / 2) * apart, **(pale if i else {}))
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    epochs = np.unique(results.history[experiment].epoch)
+    if is_course(epochs):
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    else:
+        ax.set_xticks(epochs)
     positive = any((np.asarray(line.get_ydata(), float) > 0).any() for line in ax.lines) # not where all runs diverged
     ax.set_yscale('log' if log and positive else 'linear')
 
