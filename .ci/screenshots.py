@@ -58,12 +58,12 @@ def pictures(page, path, screen, name):
 
 
 def five_clicks(folder, picture):
-    """Run, Run All Cells, another run, an epoch, another class."""
+    """Run, Run All Cells, another run, another image, another class."""
     with explorer(folder) as page:
         first = settled(page, lambda cells: len(cells) == 8)
         choose(page, 1, 'no_pen-lr0.001-r1')
         second = settled(page, lambda cells: cells[0]['text'] != first[0]['text'])
-        page.click("document.querySelectorAll('.noUi-handle')[0]")
+        page.click("document.querySelectorAll('.noUi-handle')[1]")
         page.press('ArrowRight')
         choose(page, 2, '7')
         settled(page, lambda cells: cells[3] != second[3])

@@ -140,7 +140,7 @@ def as_picture(image: Tensor) -> np.ndarray: # (h, w) or (h, w, 3) uint8
     picture = image.clamp(0, 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     return picture[..., 0] if picture.shape[2] == 1 else picture
 
-LETTERS = 16 # of a title's line
+LETTERS = 18 # of a title's line
 
 def wall(
     pictures: list, # of (c, h, w) tensors with grey levels
