@@ -63,6 +63,7 @@ CONFIG = {
     'html_title': f'binenc {binenc.__version__}',
     'html_copy_source': False,
     'html_show_sphinx': False,
+    'html_show_copyright': False,
     'html_static_path': ['static'],
     'html_css_files': ['book.css'],
     'nb_execution_mode': 'off',
@@ -124,6 +125,7 @@ def front_page(experiments):
     text = re.sub(r'\]\(nbs/([\w/]+)\.ipynb\)', r'](chapters/\1.ipynb)', text)
     reports = [f'<a href="reports/{name}.html">{name}</a>' for name in experiments]
     text = text.replace('\n## See it in minutes', f'\nReports: {", ".join(reports)}.\n\n## See it in minutes', 1)
+    text = linked(text, '')
     title, picture, rest = re.split(r'(!\[[^]]*\]\([^)]*\)\n)', text, maxsplit=1)
     below = behind('', '5_findings/05_animation.ipynb', ['demo'])
     return '\n'.join([title + DOORS, ' '.join(picture.split()), '', below, rest])
@@ -156,23 +158,29 @@ def write_chapter(path, target):
         if cell.source.startswith('#| echo: false'): # text with computed numbers
             cell.metadata.tags = ['remove-input']
         cell.source = re.sub(r'^#\|.*\n', '', cell.source, flags=re.MULTILINE)
-        cell.source = re.sub(r'\]\((\.\./)+results/', '](/results/', cell.source)
+        cell.source = linked(cell.source, up) if cell.cell_type == 'markdown' else cell.source
+        for data in (output.get('data', {}) for output in cell.get('outputs', ())):
+            if 'text/markdown' in data:
+                data['text/markdown'] = linked(data['text/markdown'], up)
         if cell.cell_type == 'code' and prepares(cell):
             cell.metadata.tags = ['hide-input']
     notebook.cells = [each for cell in notebook.cells for each in (
-        cell, *map(nbformat.v4.new_markdown_cell, lines_below(cell, up, name, used)))]
+        cell, *[nbformat.v4.new_markdown_cell(behind(up, name, used))] * draws(cell))]
     target.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(notebook, target)
 
 
-def lines_below(cell, up, name, used):
-    """What stands below a cell that shows a picture: its own, or one that a notebook of figures has drawn."""
-    shown = [output.get('data', {}) for output in cell.get('outputs', ())]
-    text = '\n'.join([cell.source, *(data.get('text/markdown', '') for data in shown)])
-    for experiment, figure in re.findall(r'!\[[^]]*\]\([./]*results/([\w-]+)/figures/(\w+)\.png\)', text):
-        yield behind(up, f'5_findings/figures/{figure}.ipynb', [experiment])
-    if any('image/png' in data for data in shown):
-        yield behind(up, name, used)
+def linked(text, up):
+    """Markdown whose links to stored results lead there, with a line below each figure that a notebook has drawn."""
+    text = re.sub(r'(?<!!)\[([^]]*)\]\([./]*results/([^)]*)\)', rf'<a href="{up}results/\2">\1</a>', text)
+    return re.sub(r'!\[[^]]*\]\([./]*results/([\w-]+)/figures/(\w+)\.png\)', lambda found: (
+        re.sub(r'\([./]*results', '(/results', found[0]) + '\n\n'
+        + behind(up, f'5_findings/figures/{found[2]}.ipynb', [found[1]])), text)
+
+
+def draws(cell):
+    """Whether a cell draws a picture itself."""
+    return any('image/png' in output.get('data', {}) for output in cell.get('outputs', ()))
 
 
 def prepares(cell):

@@ -178,7 +178,11 @@ def draw_curves(ax: Axes, results: StoredResults, experiment: str, measure: str,
         curve = results.curve(experiment, arm, measure, split)
         apart = 0.03 * np.ptp(curve.index) if len(curve) else 0
         draw_curve(ax, curve, arm, log, top, (j - (len(arms) - 1) / 2) * apart, **(pale if i else {}))
-    ax.xaxis.get_major_locator().set_params(integer=True)
+    epochs = np.unique(results.history[experiment].epoch)
+    if is_course(epochs):
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    else:
+        ax.set_xticks(epochs)
     positive = any((np.asarray(line.get_ydata(), float) > 0).any() for line in ax.lines) # not where all runs diverged
     ax.set_yscale('log' if log and positive else 'linear')
 
@@ -206,8 +210,10 @@ def _legend_above(fig: Figure, axes: np.ndarray) -> None:
     "One legend for all axes, in the order of ARMS."
     handles = {name: handle for ax in axes.flat for handle, name in zip(*ax.get_legend_handles_labels(), strict=True)}
     labels = [arm.label for arm in ARMS.values() if arm.label in handles]
+    columns = legend_columns(labels, fig.get_figwidth())
     fig.legend([handles[label] for label in labels], labels, loc='outside upper center', handlelength=2.2,
-               columnspacing=1, ncols=legend_columns(labels, fig.get_figwidth()))
+               columnspacing=1, ncols=columns)
+    fig.set_figheight(fig.get_figheight() + 0.14 * (-(-len(labels) // columns) - 1)) # the axes keep their height
 
 def legend_columns(labels: list[str], width: float) -> int:
     "Columns of a legend that fit into `width` inches: a letter takes about 0.055 of them, a line with its gaps 0.45."

@@ -7,6 +7,7 @@ __all__ = ['LOOKED_AT', 'LETTERS', 'Seen', 'some', 'outputs', 'look', 'off_code'
            'as_picture', 'wall', 'code_text', 'code_wall', 'fooling_wall']
 
 # %% ../nbs/5_findings/06_gallery.ipynb #61a1b8d3
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -139,14 +140,14 @@ def as_picture(image: Tensor) -> np.ndarray: # (h, w) or (h, w, 3) uint8
     picture = image.clamp(0, 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     return picture[..., 0] if picture.shape[2] == 1 else picture
 
-LETTERS = 16 # of a title's line, so that it does not reach its neighbour
+LETTERS = 18 # of a title's line
 
 def wall(
     pictures: list, # of (c, h, w) tensors with grey levels
     titles: list[str],
     columns: int = 4, # few, so that titles can be read on a phone
 ) -> Figure:
-    "Images side by side with a title above each, whose lines are broken where they are long."
+    "Images side by side with a title above each: long lines are broken, and wide ones have smaller letters."
     titles = ['\n'.join(wrapped(line, LETTERS, 2) for line in title.splitlines()) for title in titles]
     rows, lines = max(1, -(-len(pictures) // columns)), max((t.count('\n') for t in titles), default=0)
     fig = Figure(figsize=(1.3 * columns, (1.5 + 0.22 * lines) * rows), dpi=110, layout='constrained')
@@ -155,7 +156,9 @@ def wall(
         ax.axis('off')
     for ax, picture, title in zip(axes, pictures, titles, strict=False):
         ax.imshow(as_picture(picture), cmap='gray', vmin=0, vmax=255, interpolation='nearest')
-        ax.set_title(title, fontsize=10, fontfamily=FONTS)
+        shown = ax.set_title(title, fontsize=10, fontfamily=FONTS)
+        with warnings.catch_warnings(action='ignore'): # who saves the picture says which letters no font has
+            shown.set_fontsize(10 * min(1, fig.bbox.width / columns / (1 + 1.05 * shown.get_window_extent().width)))
     return fig
 
 def code_text(bits: Tensor, most: int = 8) -> str:

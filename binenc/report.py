@@ -113,7 +113,7 @@ FIGURES = {
 TABLES = {
     'table1_accuracy': 'Accuracy', 'table2_auroc': 'Reliability', 'table3_perturbation': 'Robustness (DeepFool)',
     'overview_code': 'How binary and how collapsed', 'overview_performance': 'Accuracy, reliability and robustness',
-    'measures': 'Every measure',
+    'measures': 'Every measure', 'selection': 'By other rules of selection',
 }
 ELSEWHERE = ('claims', 'attacks', 'codes_') # tables with sections of their own
 

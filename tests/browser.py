@@ -129,6 +129,6 @@ class Page:
         for kind in 'keyDown', 'keyUp':
             self.call('Input.dispatchKeyEvent', type=kind, key=key, code=key, windowsVirtualKeyCode=codes[key])
 
-    def picture(self, path):
+    def picture(self, path, **options):
         """A screenshot as PNG."""
-        path.write_bytes(base64.b64decode(self.call('Page.captureScreenshot')['data']))
+        path.write_bytes(base64.b64decode(self.call('Page.captureScreenshot', **options)['data']))

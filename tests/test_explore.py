@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import time
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -29,22 +30,22 @@ def named(selector, text):
     return f"[...document.querySelectorAll('{selector}')].find(each => each.innerText.trim() === '{text}')"
 
 
-@pytest.fixture
-def page(tmp_path):
+@contextmanager
+def explorer(folder):
     """The explorer in JupyterLab, all cells executed."""
     for name in BOTH:
-        shutil.copytree(REPO / 'results' / name, tmp_path / 'results' / name,
+        shutil.copytree(REPO / 'results' / name, folder / 'results' / name,
                         ignore=shutil.ignore_patterns('figures', 'runs'))
     with socket.create_server(('127.0.0.1', 0)) as free:
         port = free.getsockname()[1]
     words = 'explore', 'demo', '--', '--no-browser', '--allow-root', f'--port={port}', '--IdentityProvider.token='
-    log = tmp_path / 'log'
+    log = folder / 'log'
     with log.open('w', encoding='utf-8') as errors:
-        variables = environment() | {'HOME': str(tmp_path)}
-        lab = subprocess.Popen([BINENC, *words], cwd=tmp_path, env=variables, stderr=errors)
+        variables = environment() | {'HOME': str(folder)}
+        lab = subprocess.Popen([BINENC, *words], cwd=folder, env=variables, stderr=errors)
     try:
         wait_for(lambda: lab.poll() is not None or f'127.0.0.1:{port}/' in log.read_text(encoding='utf-8'), 300)
-        with Page(f'http://127.0.0.1:{port}/lab/tree/explore.ipynb', tmp_path) as page:
+        with Page(f'http://127.0.0.1:{port}/lab/tree/explore.ipynb', folder) as page:
             wait_for(lambda: page.js(f'{KERNEL} && {IDLE}'), 300, 'a kernel')
             wait_for(lambda: run_all(page), 300, 'the first cell')
             yield page
@@ -55,7 +56,7 @@ def page(tmp_path):
 
 def run_all(page):
     """Choose it from the menu; whether the kernel began, which it does not if it was not quite there yet."""
-    page.click(named('.lm-MenuBar-itemLabel', 'Run')) # it closes a menu that was left open
+    page.click(named('.lm-MenuBar-itemLabel', 'Run'))  # it closes a menu that was left open
     time.sleep(2)
     if page.js(f"!!{named('.lm-Menu-itemLabel', 'Run All Cells')}"):
         page.click(named('.lm-Menu-itemLabel', 'Run All Cells'))
@@ -85,6 +86,12 @@ def choose(page, menu, value):
         menu.selectedIndex = [...menu.options].findIndex(each => each.value.startsWith('{value}'));
         menu.dispatchEvent(new Event('change', {{bubbles: true}}));
     }})()""")
+
+
+@pytest.fixture
+def page(tmp_path):
+    with explorer(tmp_path) as opened:
+        yield opened
 
 
 @needs_browser

@@ -90,10 +90,11 @@ def test_the_commit_of_somebody_elses_repository(tmp_path):
 
 
 def test_names_with_marks(monkeypatch):
-    """Dollars are no formula in figures, and a class called `<b>` is no HTML in tables."""
-    names = ['$x$ and $y^$', 'a|b <b>', 'plain']
-    picture = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
-    wall(picture, names).canvas.draw()
+    """Dollars are no formula in figures, wide names stay above their image, and a class called `<b>` is no HTML in
+    tables."""
+    names = ['$x$ and $y^$', 'a|b <b>', 'W' * 60]
+    titles = [ax.title.get_window_extent() for ax in wall(torch.zeros(3, 1, 8, 8, dtype=torch.uint8), names, 3).axes]
+    assert max(title.width for title in titles) < 1.3 * 110 + 16 # an image and its gap; letters have whole pixels
     table = pd.DataFrame({'class': names, 'bit 1': 0, 'bit 2': 1, 'share': 1.})
     fig, ax = plt.subplots()
     figures._draw_bits(ax, table, 'blue')

@@ -1,5 +1,6 @@
 """README.md is what nbs/index.ipynb renders, nobody types its numbers, its commands are there, and so are its links."""
 
+import configparser
 import re
 import shlex
 
@@ -8,6 +9,7 @@ import pytest
 import typer
 
 from binenc.commands import app
+from binenc.experiment import expand
 from helpers import REPO
 from lint import source
 from readme import COMPUTED, INDEX, computed_index, render
@@ -50,6 +52,25 @@ def test_nobody_types_a_result(notebook):
     """In prose about findings every number comes out of a placeholder."""
     typed = [line for line in prose_of(notebook) if re.search(r'\d', line)]
     assert not typed
+
+
+def test_numbers_beside_commands():
+    """How many runs the presets have, and which versions the package asks for."""
+    settings = configparser.ConfigParser()
+    settings.read(REPO / 'settings.ini', encoding='utf-8')
+    layer, lab = (re.search(r'torch>=([\d.]+)', settings['DEFAULT'][name])[1] for name in (
+        'requirements', 'lab_requirements'))
+    for text in (f'trains {len(expand("demo"))} small networks', f'an array of {len(expand("cifar10"))} runs',
+                 f'Python {settings["DEFAULT"]["min_python"]}', f'PyTorch {layer} for the layer, {lab} for the exp'):
+        assert text in ' '.join(README.split()), text
+
+
+def test_its_training_loop_with_another_seed(capsys):
+    """It gives ten codes too, with fewer images on them than seed 0."""
+    [loop] = [text for kind, text in FENCE.findall(README) if kind == 'python']
+    exec(loop.replace('manual_seed(0)', 'manual_seed(1)'), {})
+    pattern = r'10 codes; ([\d.]+)% of a class on its code'
+    assert 90 < float(re.match(pattern, capsys.readouterr().out)[1]) < float(re.search(pattern, README)[1])
 
 
 @pytest.mark.parametrize('line', COMMANDS)
