@@ -4,7 +4,7 @@ source slurm/cluster.sh
 if ! command -v binenc > /dev/null && [ -x .venv/bin/binenc ]; then PATH="$PWD/.venv/bin:$PATH"; fi
 if ! command -v binenc > /dev/null; then
     echo "binenc is not installed here: run pip install '.[lab]', or activate its environment in slurm/cluster.sh" >&2
-    echo "Without a network: pip download --dest wheels '.[lab]' setuptools where there is one, then here" >&2
+    echo "Without a network: pip download --dest wheels '.[lab]' setuptools by the same Python elsewhere, then" >&2
     echo "pip install --no-index --find-links wheels '.[lab]'" >&2
     exit 1
 fi
