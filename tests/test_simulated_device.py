@@ -18,6 +18,7 @@ from binenc.data import ImageData, best_device, make_loaders
 from binenc.errors import UserError
 from binenc.evaluation import evaluate
 from binenc.files import read_json
+from binenc.gallery import fool, look
 from binenc.geometry import class_geometry
 from binenc.head import compression_loss
 from binenc.losses import center_loss
@@ -149,8 +150,8 @@ def test_a_graph_refuses_to_wait(device):
 
 
 def test_a_run_from_start_to_attacks(device, tmp_path, monkeypatch):
-    """Trained, stopped in an epoch, continued on another kind of GPU, which is noticed, measured again to the bit, and
-    attacked by every attack."""
+    """Trained, stopped in an epoch, continued on another kind of GPU, which is noticed, measured again to the bit,
+    looked at, and attacked by every attack."""
     run, stop = replace(SMALL, store_latents=True, known_classes=6), []
     monkeypatch.setattr(training, 'LONG_EPOCH', -1)
 
@@ -167,6 +168,9 @@ def test_a_run_from_start_to_attacks(device, tmp_path, monkeypatch):
     assert {m.column for m in MEASURES.values()} <= numbers.keys()
     again = restored.measure_run(run, results_dir=tmp_path)
     assert again == pytest.approx(numbers, rel=0, abs=0, nan_ok=True)
+    trained = restored.load_run(run, tmp_path)
+    fooling = fool(trained, look(trained), [0, 1])
+    assert fooling.changed.device == fooling.ratio.device == torch.device('cpu')
     for name, steps in ('fmn', 3), ('adaptive', 3), ('hop_skip_jump', 250):  # few of them
         attack = getattr(restored, name)
         monkeypatch.setattr(restored, name, lambda *args, attack=attack, steps=steps: attack(

@@ -78,7 +78,7 @@ def test_plain_and_fast_agree(optimizer):
     """
     outputs = {}
     for speed in 'plain', 'auto':
-        run = replace(ONE, speed=speed, backbone='resnet8', optimizer=optimizer)
+        run = replace(ONE, speed=speed, backbone='resnet8', width=16, optimizer=optimizer)
         device = prepare(run)
         loaders = make_loaders(run, load_splits(run), device)
         training = new_training(run, (1, 8, 8), 10, device)
