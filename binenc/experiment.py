@@ -337,7 +337,7 @@ _SIXTEEN_NODES = Experiment('digits-16', 'Digits, 16 nodes', dict(
 def _many(name: str, title: str, settings: Mapping, nodes: tuple[int, ...]) -> tuple[Experiment, ...]:
     "An experiment for each number of nodes, NoPen in the first."
     shared = {**_SMALL, 'deepfool_images': 0, 'store_latents': False, 'log_every': settings['epochs'], **settings}
-    return tuple(Experiment(f'{name}-{d}', f'{title}, {d} nodes', {**shared, 'nodes': d}, lrs=(1e-3, 2e-3),
+    return tuple(Experiment(f'{name}-{d}', f'{title}, {d} nodes', {**shared, 'nodes': d}, lrs=(1e-3, 2e-3, 4e-3),
                             models=('bin_enc', 'no_pen') if d == nodes[0] else ('bin_enc',), replicates=FIVE)
                  for d in nodes)
 
