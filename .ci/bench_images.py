@@ -7,7 +7,7 @@ back when memory is short.
 
 Then, each in a new process, with memory beyond its start: an epoch of images as they are read for a GPU, without the
 last copy; the same augmented and normalised, which a GPU would do itself; an epoch of training and measuring with two
-small networks. At the size of ImageNet's: python .ci/bench_images.py 3000 224
+small networks, on 500 of the images. At the size of ImageNet's: python .ci/bench_images.py 3000 224
 """
 
 import os
@@ -83,7 +83,7 @@ def epoch(root, what):
     from binenc.run import Run
     from binenc.training import new_training, prepare, shapes_of, train_epoch
     run = Run(dataset='folder:photos', val_fraction=0.1, augment=True, batch_size=64, width=4,
-              backbone=what if what in NETWORKS else 'mlp')
+              **(dict(backbone=what, train_images=500) if what in NETWORKS else dict(backbone='mlp')))
     device, splits = prepare(run), data.load_splits(run, root)
     loaders = data.make_loaders(run, splits, device)
     data.pinned = partial(torch.empty, dtype=torch.uint8)  # pinning needs a GPU
