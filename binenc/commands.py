@@ -68,7 +68,9 @@ Settings = Annotated[list[str] | None, typer.Option(
     '--set', metavar='FIELD=VALUE', help='replace a field of Run; model, replicate and lr take several: lr=1e-3,2e-3')]
 def _folder(path: Path) -> Path:
     path = path.expanduser() # a shell leaves the ~ of --results=~/mine as it is
-    if path.is_file(): raise UserError(f'{path} is a file: choose another folder')
+    try:
+        if path.resolve().is_file(): raise UserError(f'{path} is a file: choose another folder')
+    except RuntimeError: raise UserError(f'{path} is a link that leads to itself: choose another folder') from None
     return path
 
 ResultsDir = Annotated[Path, typer.Option(

@@ -259,7 +259,9 @@ def test_no_results_yet(command, tmp_path):
 
 
 def test_results_folder_is_a_file(command, tmp_path):
-    """Named, and left as it is."""
+    """Named, and left as it is; so is a link that leads to itself."""
+    (tmp_path / 'loop').symlink_to('loop')
+    refused(command('run', *FAST, '--results', 'loop/below', cwd=tmp_path), 'loop/below', 'choose another')
     (tmp_path / 'results').write_text('my notes', encoding='utf-8')
     refused(command('run', *FAST, cwd=tmp_path), 'results', 'choose another')
     refused(command('sweep', 'demo', cwd=tmp_path), 'results', 'choose another')
