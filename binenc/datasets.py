@@ -175,7 +175,7 @@ def _check_way(name: str, root: Path) -> None:
 def _ask(url: str, problems: list[Exception]) -> None:
     "Empties `problems` once there is an answer, or adds what went wrong."
     try:
-        build_opener().open(Request(url, method='HEAD'), timeout=PATIENCE).close()
+        build_opener().open(Request(url, method='HEAD'), timeout=2 * PATIENCE).close() # nobody waits so long
         problems.clear()
     except HTTPError: # an answer, too
         problems.clear()
