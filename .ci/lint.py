@@ -148,6 +148,25 @@ def order_problems(module, code, order):
 
 # Everything
 
+def defined(node):
+    """The names that a statement at the top of a module defines."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return {node.name}
+    if not isinstance(node, ast.Assign | ast.AnnAssign):
+        return set()
+    targets = getattr(node, 'targets', None) or [node.target]
+    return {part.id for target in targets for part in ast.walk(target)
+            if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store)}
+
+
+def second_definitions(code):
+    """(line, message) for names that a module defines twice: the second takes the place of the first unseen."""
+    seen = set()
+    for node in ast.parse(code).body:
+        yield from ((node.lineno, f'{name} is defined above: choose another name') for name in seen & defined(node))
+        seen.update(defined(node))
+
+
 def library_problems():
     """(file, line, message) for long functions of the library, and for the order of its chapters."""
     order = chapters()
@@ -155,7 +174,8 @@ def library_problems():
         code = path.read_text(encoding='utf-8')
         if not ast.get_docstring(ast.parse(code), clean=False).endswith('.'):
             yield path, 1, "the chapter's first quoted line must be a whole sentence: it describes the module"
-        yield from ((path, line, message) for line, message in long_functions(code))
+        for line, message in (*long_functions(code), *second_definitions(code)):
+            yield path, line, message
         yield from ((path, line, message) for line, message in order_problems(path.stem, code, order))
 
 
