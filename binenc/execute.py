@@ -247,7 +247,9 @@ class Together:
         others: tuple, # of all processes but the first
     ):
         meet = f'file://{own_temporary_folder() / uuid4().hex}' if processes > 1 else ''
-        call = lambda rank: (_as_one_of, rank, processes, meet) * (processes > 1) + (others if rank else first) # noqa: E731
+        def call(rank: int) -> tuple:
+            alone = others if rank else first
+            return (_as_one_of, rank, processes, meet, *alone) if processes > 1 else alone
         self.first, *self.others = [Apart(*call(rank)) for rank in range(processes)]
         self.errors = [] # of others that ended while the first did not
 
