@@ -101,7 +101,7 @@ def compare(
 
 # %% ../nbs/2_measures/08_statistics.ipynb #e0c54d95
 def _paired(ours: Sequence[float], others: Sequence[float], better: int, bound: float) -> Comparison:
-    pairs = [pair for pair in zip(ours, others, strict=True) if all(map(math.isfinite, pair))]
+    pairs = [pair for pair in zip(map(float, ours), map(float, others), strict=True) if all(map(math.isfinite, pair))]
     d = summarise((a - b for a, b in pairs), scale=max((abs(x) for pair in pairs for x in pair), default=0.))
     error = d.std / math.sqrt(d.n) if d.n else math.nan
     t = abs(d.mean) * math.sqrt(d.n) / d.std if error > 0 else math.inf

@@ -17,6 +17,7 @@ from torch import nn
 from binenc import attacks, binarity, collapse, detectors, geometry, inputs, openset, reliability, retrieval, robustness
 from binenc.reliability import ErrorScores
 from binenc.robustness import Attack, DeepFoolResult
+from binenc.statistics import compare
 
 N, NODES, CLASSES = 90, 4, 3
 DRAW = torch.Generator().manual_seed(0)
@@ -486,3 +487,11 @@ def test_walks_from_zeros_or_nowhere(attack):
         torch.testing.assert_close(found, logits / weight, rtol=1e-3, atol=1e-6)
     with pytest.raises(ValueError, match=r'must be \(S, 13, 6\)'):
         attack(linear, x, linear(x).argmax(1), x)
+
+
+@pytest.mark.parametrize('kind', [tuple, np.array, torch.tensor, lambda x: torch.tensor(x).bfloat16(), pd.Series])
+def test_replicates_of_any_kind(kind):
+    """Numbers that bfloat16 holds, whose differences it does not."""
+    ours, others = [256., 255., 254.], [65 / 128, 67 / 128, 69 / 128]
+    for paired in True, False:
+        assert compare(kind(ours), kind(others), paired=paired) == compare(ours, others, paired=paired)
