@@ -150,7 +150,7 @@ def acquire(
         time.sleep(WATCH)
     with guarded(folder, '.guard', WATCH):
         now = _sign(folder)
-        if now not in (None, sign): raise _owned(now, what)
+        if now not in (None, sign) and not gone(now[0]): raise _owned(now, what)
         _take(folder)
         return [f'{what} is taken over: {_named(sign[0])} has given no sign of life for {SILENT / 60:.3g} minutes'
                 ] if now and not dead else []
@@ -173,10 +173,10 @@ def _take(folder: Path) -> None:
 def _beat(folder: Path, token: str) -> None:
     "Give signs of life while this process is the owner."
     while _OWNED.get(folder) == token:
+        time.sleep(BEAT)
         if _token(folder) == token:
             with suppress(OSError):
                 os.utime(folder / 'lock')
-        time.sleep(BEAT)
 
 def _token(folder: Path) -> str | None:
     sign = _sign(folder)

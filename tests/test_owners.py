@@ -153,6 +153,22 @@ def test_a_silent_owner_is_watched_and_then_replaced(age, tmp_path, monkeypatch)
         acquire(tmp_path, 'run a')
 
 
+def test_a_touched_lock_of_one_that_has_ended(tmp_path, monkeypatch):
+    """Its time is no sign of life: whoever wrote there last may have touched it late."""
+    guarded = locks.guarded
+
+    def touched(*words):
+        os.utime(tmp_path / 'lock', (time.time() + 1,) * 2)
+        return guarded(*words)
+
+    ended = subprocess.Popen(['true'])
+    ended.wait()
+    lock_of(this_process() | {'pid': ended.pid}, tmp_path, 0)
+    monkeypatch.setattr(locks, 'guarded', touched)
+    assert acquire(tmp_path, 'it') == []
+    release(tmp_path)
+
+
 def test_an_owner_gives_signs_of_life_whatever_it_does(tmp_path, monkeypatch):
     monkeypatch.setattr(locks, 'BEAT', 0.01)
     with owning(tmp_path, 'it'):

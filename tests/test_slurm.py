@@ -18,6 +18,7 @@ import torch
 from binenc.execute import run_state
 from binenc.experiment import expand, find_experiment, parse_settings
 from binenc.files import write_json
+from binenc.locks import Timer
 from binenc.store import run_folder
 from helpers import REPO, settings, tracked, wait_for
 from slurm_cluster import SlurmCluster, find_program, why_not
@@ -187,14 +188,14 @@ def epoch(run, results):
 
 
 def training(site, runs, not_in=()):
-    """A run that is in the first half of its training, with its owner."""
+    """A run that is in the first three quarters of its training, with its owner."""
     for run in runs:
         who = owner(run, site.results)
         if (
             who
             and run not in not_in
             and Path(f'/proc/{who["pid"]}').exists()
-            and 0 < epoch(run, site.results) < run.epochs / 2
+            and 0 < epoch(run, site.results) < run.epochs * 3 / 4
         ):
             return run, who
 
@@ -207,7 +208,13 @@ def node_down(cluster):
     cluster.run('scontrol', 'update', 'nodename=localhost', 'state=down', 'reason=test')
     running = lambda: any(j['state'] == 'RUNNING' for j in cluster.jobs())  # noqa: E731
     wait_for(lambda: not running() and not cluster.leftovers(), PATIENCE, 'the end of the tasks')
+    wait_for(lambda: resumed(cluster), PATIENCE, 'a node that is up again')
+
+
+def resumed(cluster):
+    """Whether the node is up; it is told to be."""
     cluster.run('scontrol', 'update', 'nodename=localhost', 'state=resume', check=False)  # it may be back already
+    return re.search(r'State=(IDLE|MIXED|ALLOCATED)\s', cluster.run('scontrol', 'show', 'node', 'localhost').stdout)
 
 
 DISTURBANCES = {
@@ -221,10 +228,19 @@ DISTURBANCES = {
 
 def disturb(site, runs, what, done):
     """Do it to the next training that is not through before it is hit; returns the run."""
-    tried = set(done)
+    tried, seconds, jobs = set(done), Timer(), []
+
+    def found():
+        """A training; squeue is asked rarely, as it takes longer than an epoch."""
+        if seconds.due(5):
+            seconds.reset()
+            jobs[:] = site.cluster.active()
+            release_held(site.cluster, jobs)
+            assert jobs, f'nothing is left to be {what}: {site.states(runs)}'
+        return training(site, runs, tried)
+
     while True:
-        run, who = wait_for(lambda: release_held(site.cluster, site.cluster.active()) or training(site, runs, tried),
-                            PATIENCE, f'a training to be {what}')
+        run, who = wait_for(found, PATIENCE, f'a training to be {what}')
         tried.add(run)
         try:
             DISTURBANCES[what](site.cluster, who)
@@ -234,7 +250,7 @@ def disturb(site, runs, what, done):
             return run
 
 
-CHAOS = dict(epochs=150, width=16, replicate=0, log_every=10, deepfool_images=0)
+CHAOS = dict(epochs=300, width=16, replicate=0, log_every=10, deepfool_images=0)  # several seconds on any machine
 
 
 def test_a_disturbed_sweep_ends_in_figures(site, cluster):
