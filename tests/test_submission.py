@@ -426,5 +426,17 @@ def test_lines_of_cluster_sh_may_fail(tmp_path, script):
     assert done.returncode == 1 and "pip install '.[lab]'" in done.stderr
 
 
+@pytest.mark.parametrize('shell', ['sh', 'tcsh', 'fish', 'zsh'])
+def test_the_line_for_measuring_works_in_any_login_shell(shell, slurm_says):
+    """Of which some cannot source a file of bash."""
+    if not shutil.which(shell):
+        pytest.skip(f'{shell} is not installed')
+    line = re.search('^#   (bash -c .*)$', (REPO / 'slurm' / 'measure.sbatch').read_text(encoding='utf-8'), re.M)[1]
+    asked = slurm_says(sbatch='echo 86')
+    done = elsewhere(shell, '-c', line.replace('EXPERIMENT [OPTIONS]', 'demo --only accuracy'), cwd=REPO)
+    assert done.returncode == 0, done.stderr
+    assert asked('sbatch') == ['sbatch --gres=gpu:1 --time=04:00:00 slurm/measure.sbatch demo --only accuracy']
+
+
 if __name__ == '__main__':
     GOLDEN.write_text('\n\n'.join(f'# {name}\n{text(case)}' for name, case in CASES.items()) + '\n', encoding='utf-8')
