@@ -1,15 +1,20 @@
-"""Measures batch by batch, with torchmetrics: equal to those of all samples, in one process and in two."""
+"""Measures batch by batch, with torchmetrics: equal to those of all samples, in one process and in two. And retrieval
+beside theirs."""
 
 import multiprocessing
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 pytest.importorskip('torchmetrics', reason='torchmetrics is not installed: pip install torchmetrics')
 
 from torchmetrics import MetricCollection  # noqa: E402
+from torchmetrics.retrieval import RetrievalMAP  # noqa: E402
 
 from binenc import binarity, collapse, reliability  # noqa: E402
+from binenc.binarity import bits  # noqa: E402
+from binenc.retrieval import cosine_map, rank_by_code, retrieval_map  # noqa: E402
 from binenc.streaming import CalibrationMetrics, CodeMetrics, CollapseMetrics, ReliabilityMetrics  # noqa: E402
 
 N, NODES, CLASSES = 500, 11, 6
@@ -106,3 +111,24 @@ def test_two_processes(tmp_path):
             near(found, CASES[name][2])
     for process in processes:
         process.join(20)
+
+
+def test_mean_average_precision_is_theirs():
+    """200 queries: by cosine, where nothing is tied, to rounding; by codes, over random orders of what is tied, to four
+    standard errors."""
+    draw = torch.Generator().manual_seed(0)
+    centres = torch.randn(10, 6, generator=draw)
+    y, stored_y = (torch.randint(10, (n,), generator=draw) for n in (200, 800))
+    z, stored_z = (centres[labels] + torch.randn(len(labels), 6, generator=draw) for labels in (y, stored_y))
+    relevant = (y[:, None] == stored_y).flatten()
+    query = torch.arange(200).repeat_interleave(800)
+
+    def theirs(scores):
+        return float(RetrievalMAP()(2 + scores.flatten(), relevant, indexes=query))  # zero and less is not found there
+
+    cosine = F.cosine_similarity(z[:, None].double(), stored_z[None].double(), dim=2)
+    assert cosine_map(z, y, stored_z, stored_y) == pytest.approx(theirs(cosine), abs=1e-6)
+    equal = (bits(z)[:, None] == bits(stored_z)).sum(2).double()
+    orders = torch.tensor([theirs(equal + torch.rand(equal.shape, generator=draw) / 2) for _ in range(50)])
+    ours = retrieval_map(rank_by_code(z, y, stored_z, stored_y))
+    assert abs(ours - orders.mean()) < 4 * orders.std() / 50**.5 and orders.std() < 0.01
