@@ -181,15 +181,30 @@ _WEAK_FASHION = _replicates(
 _ALL_FASHION = replace(
     _WEAK_FASHION, note=f'{_WEAK_FASHION.note}, with gamma to 50',
     own={**_WEAK_FASHION.own, 'bin_enc': {'lr': 4e-3, 'gamma_factor': 2.05, 'gamma_max': 1000.}})
+_HIGHER = (8e-3, 16e-3, 32e-3, 64e-3)
 _LARGER = (
     _rates('fashion', 'Fashion-MNIST', (5e-4, 1e-3, 2e-3, 4e-3), **_FASHION),
     _ALL_FASHION,
-    replace(_rates('fashion', 'Fashion-MNIST', (4e-3, 8e-3, 16e-3), **_FASHION), name='fashion-rates-wider',
-            models=('bin_enc', 'no_pen'), own={'bin_enc': {'gamma_factor': 2.05, 'gamma_max': 1000.}}),
+    replace(_rates('fashion', 'Fashion-MNIST', (8e-3,), **_FASHION), name='fashion-rates-wider',
+            models=('bin_enc', 'no_pen'), own={
+                'bin_enc': {'lr': (4e-3, *_HIGHER), 'gamma_factor': 2.05, 'gamma_max': 1000.},
+                'no_pen': {'lr': _HIGHER}}),
     replace(_WEAK_FASHION, name='fashion-weaker', title='Fashion-MNIST, gamma to 50', models=('bin_enc',)),
     _rates('cifar10-jpeg-cpu', 'CIFAR-10 (JPEG)', (5e-4, 1e-3, 2e-3, 4e-3), **_CIFAR),
     _ALL_IMAGES,
     _LONG_IMAGES,
+)
+
+# %% ../nbs/3_experiment/05_experiment.ipynb #b6d79e49
+def _fresh(old: Experiment, log_every: int, note: str) -> Experiment:
+    "Replicates 10 to 14 of an experiment, with a curve of more points."
+    settings = {**old.settings, 'log_every': log_every, 'store_latents': False}
+    return replace(old, name=f'{old.name}-fresh', title=f'{old.title}, fresh replicates', settings=settings,
+                   replicates=(10, 11, 12, 13, 14), note=note)
+
+_FRESH = (
+    _fresh(_ALL_FASHION, 2, 'learning rates picked in fashion-rates and fashion-rates-wider by validation accuracy'),
+    _fresh(_LONG_IMAGES, 4, _LONG_IMAGES.note),
 )
 
 # %% ../nbs/3_experiment/05_experiment.ipynb #d7e20b44
@@ -349,8 +364,8 @@ _MANY = (
 )
 
 # %% ../nbs/3_experiment/05_experiment.ipynb #e6008afb
-EXPERIMENTS = {e.name: e for e in (*_PAPER_AND_SMALLER, *_LARGER, *_ABLATION, *_FAMILY, *_LATER, *_FULL, *_ASKED,
-                                 *_HALF, *_MANY, _SIXTEEN_NODES)}
+EXPERIMENTS = {e.name: e for e in (*_PAPER_AND_SMALLER, *_LARGER, *_FRESH, *_ABLATION, *_FAMILY, *_LATER, *_FULL,
+                                 *_ASKED, *_HALF, *_MANY, _SIXTEEN_NODES)}
 
 def part_line(e: Experiment) -> str: # empty if none is missing, or there is no such preset
     "How many runs of the preset of the same name an experiment lacks, in words."

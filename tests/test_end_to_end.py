@@ -109,6 +109,7 @@ def test_every_figure_and_table_is_there(finished):
     of_runs = [run_folder(r, finished / 'results').metrics['test_accuracy'] for r in runs_of(finished)
                if r.model == 'no_pen']
     assert shown['mean'] == pytest.approx(np.mean(of_runs)) and shown['std'] == pytest.approx(np.std(of_runs, ddof=1))
+    assert '| mAP of retrieval ' in (folder / 'tables' / 'measures.md').read_text(encoding='utf-8')  # as in the report
 
 
 def test_figures_without_the_runs(command, draw_here, copy):
