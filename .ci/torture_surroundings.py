@@ -128,7 +128,7 @@ class Surroundings:
             os.chown(place, surrounding.user, surrounding.user)
         given = {name: value and value.format(tmp=tmp) for name, value in surrounding.set.items()}
         variables = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(REPO), 'TMP': str(tmp), 'REPO': str(REPO),
-                     'PLACE': str(place), **given}
+                     'PLACE': str(place), 'TORCHINDUCTOR_CACHE_DIR': UNSET, **given} # torch has set it for this process
         for words in COMMANDS:
             done = subprocess.run(script(surrounding, words), cwd=place, capture_output=True, timeout=tools.SECONDS * 4,
                                   stdin=subprocess.DEVNULL, check=False, umask=surrounding.umask,
