@@ -40,10 +40,10 @@ SURVIVED, GONE = 'survived', 'gone'
 closing = threading.Event() # set when this process was asked to end
 
 
-def change_of(entry):
-    """The change, as today's code has it."""
-    entry = entry | entry.get('now', {})
-    return Change(**{field.name: entry[field.name] for field in fields(Change)})
+def changes_of(entry):
+    """The change as today's code has it, and as it was drawn."""
+    for each in (entry | entry['now'], entry) if 'now' in entry else (entry,):
+        yield Change(**{field.name: each[field.name] for field in fields(Change)})
 
 
 # Copies of the repository
@@ -132,10 +132,11 @@ class Bench:
 
     def try_out(self, entry, before):
         """What noticed the change, or that nothing did, or that it cannot be made any more; first what did before."""
-        change = change_of(entry)
         git(self.copy, 'checkout', '-q', '.')
         git(self.copy, 'clean', '-fdq')
-        if not (written := put_into(self.copy, change, entry['module'])):
+        put_in_here = ((change, put_into(self.copy, change, entry['module'])) for change in changes_of(entry))
+        change, written = next((pair for pair in put_in_here if pair[1]), (None, None))
+        if not written:
             return GONE
         module, chapter = written
         words = ['nbdev_test', '--n_workers', '0', '--path', str(chapter.relative_to(self.copy))]
