@@ -43,7 +43,7 @@ def optimizer_forgotten():
 
 def lock_ignored():
     """A run that another process computes is begun."""
-    everywhere('acquire', lambda folder, what: folder.mkdir(parents=True, exist_ok=True))
+    everywhere('acquire', lambda folder, what: folder.mkdir(parents=True, exist_ok=True) or [])
 
 
 def parts_left():
