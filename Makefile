@@ -38,12 +38,14 @@ demo: $(VENV)/.binenc ## train the demo on this machine, draw every figure, writ
 
 # Three processes with one thread each for two cores: tests often wait for kernels and disks. With more threads they
 # would get in each other's way.
-# A disturbance of a real SLURM can come too late on a busy machine: what failed there is tried once more.
+# SLURM's tests mostly wait: two clusters are up at a time. A disturbance can come too late on a busy machine: what
+# failed there is tried once more.
 test: export OMP_NUM_THREADS = 1
 test: $(VENV)/.binenc ## nbdev_test and pytest
 	$(BIN)/nbdev_test --n_workers 2
 	$(BIN)/python -m pytest -n 3 --dist loadscope --no-loadscope-reorder --ignore tests/test_slurm.py
-	$(BIN)/python -m pytest tests/test_slurm.py || $(BIN)/python -m pytest --last-failed tests/test_slurm.py
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/test_slurm.py || \
+		$(BIN)/python -m pytest --last-failed tests/test_slurm.py
 
 torture: $(VENV)/.binenc ## kills, damages, inputs, owners, surroundings, planted bugs: an hour or two
 	$(BIN)/python .ci/torture.py
