@@ -228,15 +228,14 @@ DISTURBANCES = {
 
 def disturb(site, runs, what, done):
     """Do it to the next training that is not through before it is hit; returns the run."""
-    tried, seconds, jobs = set(done), Timer(), []
+    tried, asked = set(done), Timer()
 
     def found():
         """A training; squeue is asked rarely, as it takes longer than an epoch."""
-        if seconds.due(5):
-            seconds.reset()
-            jobs[:] = site.cluster.active()
-            release_held(site.cluster, jobs)
-            assert jobs, f'nothing is left to be {what}: {site.states(runs)}'
+        if asked.due(5):
+            asked.reset()
+            release_held(site.cluster, active := site.cluster.active())
+            assert active, f'nothing is left to be {what}: {site.states(runs)}'
         return training(site, runs, tried)
 
     while True:
@@ -250,7 +249,7 @@ def disturb(site, runs, what, done):
             return run
 
 
-CHAOS = dict(epochs=300, width=16, replicate=0, log_every=10, deepfool_images=0)  # several seconds on any machine
+CHAOS = dict(epochs=300, width=16, replicate=0, log_every=10, deepfool_images=0)  # long enough to be seen and hit
 
 
 def test_a_disturbed_sweep_ends_in_figures(site, cluster):
