@@ -427,15 +427,18 @@ def test_lines_of_cluster_sh_may_fail(tmp_path, script):
 
 
 @pytest.mark.parametrize('shell', ['sh', 'tcsh', 'fish', 'zsh'])
-def test_the_line_for_measuring_works_in_any_login_shell(shell, slurm_says):
+def test_the_line_for_measuring_works_in_any_login_shell(shell, slurm_says, tmp_path):
     """Of which some cannot source a file of bash."""
     if not shutil.which(shell):
         pytest.skip(f'{shell} is not installed')
+    shutil.copytree(REPO / 'slurm', tmp_path / 'slurm')
+    with (tmp_path / 'slurm' / 'cluster.sh').open('a', encoding='utf-8') as file:
+        file.write('BINENC_TRAIN_FLAGS="--gres=gpu:2 --time=5"\n')
     line = re.search('^#   (bash -c .*)$', (REPO / 'slurm' / 'measure.sbatch').read_text(encoding='utf-8'), re.M)[1]
     asked = slurm_says(sbatch='echo 86')
-    done = elsewhere(shell, '-c', line.replace('EXPERIMENT [OPTIONS]', 'demo --only accuracy'), cwd=REPO)
+    done = elsewhere(shell, '-c', line.replace('EXPERIMENT [OPTIONS]', 'demo --only accuracy'), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert asked('sbatch') == ['sbatch --gres=gpu:1 --time=04:00:00 slurm/measure.sbatch demo --only accuracy']
+    assert asked('sbatch') == ['sbatch --gres=gpu:2 --time=5 slurm/measure.sbatch demo --only accuracy']
 
 
 if __name__ == '__main__':
