@@ -578,11 +578,12 @@ def attack_files(name: str, results_dir: str | Path = 'results', *others: 'pd.Da
 
 # %% ../nbs/4_training/03_store.ipynb #baf8f702
 def compared_attacks(
-    selected: 'pd.DataFrame', # selected runs of one experiment
+    selected: 'pd.DataFrame', # selected runs, of one experiment or several
     results_dir: str | Path = 'results',
 ) -> 'pd.DataFrame | None': # columns id, ROW and model; None without stored attacks
     "The attacks on selected runs, on the images and by the attacks that all attacked ones share."
-    rows = kept_attacks(selected.experiment.iloc[0], results_dir).merge(selected[['id', 'model']], on='id')
+    rows = united([kept_attacks(name, results_dir) for name in selected.experiment.unique()])
+    rows = rows.merge(selected[['id', 'model']], on='id')
     rows = rows.groupby('id', sort=False).filter(is_whole) if len(rows) else rows
     if rows.empty: return None
     rows = rows[rows.attack.isin(shared_attacks(rows))]

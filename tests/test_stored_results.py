@@ -22,8 +22,9 @@ from helpers import REPO, tracked
 RESULTS = REPO / 'results'
 KEPT = sorted(path.parent.name for path in RESULTS.glob('*/experiment.json') if (path.parent / 'runs.csv').exists())
 NO_POINTS = ['cifar10-jpeg-cpu'] # its tables and figures are kept, which were drawn while its points were; no overview
-STORED = [name for name in KEPT if stored_experiment(name, RESULTS).settings.get('store_latents', True)]
-# without latents they only pick learning rates, or change one thing: nothing is drawn
+WITHDRAWN = ['mnist-small-imbalanced'] # only its numbers are kept, to say what was taken back
+STORED = [name for name in KEPT if stored_experiment(name, RESULTS).settings.get('store_latents', True)
+          and name not in WITHDRAWN] # without latents they only pick learning rates, or change one thing
 SUMMARIES = {
     'overview_code': tables_of.code_summary,
     'overview_performance': tables_of.performance_summary,
