@@ -29,7 +29,7 @@ from .measures import GROUPED, MEASURES, NOTICED, Measure
 from .openset import unknown_scores
 from .reliability import (
     ODIN_TEMPERATURE, ErrorScores, adaptive_calibration_error, calibration_error, mahalanobis_errors, softmax_errors)
-from .retrieval import rank_by_code
+from .retrieval import rank_by_code, searched
 from .robustness import Attack, deepfool, relative_perturbation
 from .run import Run
 
@@ -221,6 +221,7 @@ def final_numbers(
         if run.deepfool_images:
             views['attack'] = lambda: attack_view(classifier, loader, run.deepfool_images)
         views['retrieval'] = lambda: rank_by_code(test.z, test.y, train.z, train.y)
+        views['searched'] = lambda: searched(test.z, test.y, train.z, train.y, run.nodes)
     if unknown:
         scores = cache(lambda: unknown_scores(train, test, unknown))
         views['unknown'] = lambda: unknown

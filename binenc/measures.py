@@ -21,7 +21,7 @@ NOTICED = { # detector of unknown images, in `binenc.openset` -> how it is calle
 EACH_SPLIT = ('predictions', 'latents', 'classes', 'codes', 'geometry', 'mixtures')
 AT_THE_END = (
     'errors', 'confidence', 'temperature', 'detectors', 'rescaled', 'layer', 'decoding', 'slopes', 'attack',
-    'retrieval', 'unknown', *(f'unknown_{name}' for name in NOTICED))
+    'retrieval', 'searched', 'unknown', *(f'unknown_{name}' for name in NOTICED))
 GROUPED = ('classes', 'codes', 'geometry')
 
 @dataclass(frozen=True)
@@ -193,12 +193,18 @@ _ROBUSTNESS = (
     Measure('relative_slope', 'evaluation:relative_slope', 'slopes', 'slope over mean absolute margin',
             better='smaller'),
 )
+
+# %% ../nbs/3_experiment/02_measures.ipynb #933d0265
 _USES = (
     Measure('retrieval_map', 'retrieval:retrieval_map', 'retrieval', 'mAP of retrieval', better='larger'),
     Measure('retrieval_map_100', 'retrieval:retrieval_map_100', 'retrieval', 'mAP of retrieval, first 100',
             better='larger'),
     Measure('retrieval_precision', 'retrieval:retrieval_precision', 'retrieval', 'precision within two bits',
             better='larger'),
+    Measure('real_map', 'retrieval:real_map', 'searched', 'mAP of retrieval by cosine', better='larger'),
+    Measure('components_map', 'retrieval:components_map', 'searched', 'mAP of retrieval by principal components',
+            better='larger'),
+    Measure('itq_map', 'retrieval:itq_map', 'searched', 'mAP of retrieval by ITQ', better='larger'),
     Measure('probe_accuracy', 'openset:probe_accuracy', 'unknown', 'linear probe of unknown classes', better='larger'),
     Measure('unknown_code_accuracy', 'openset:unknown_code_accuracy', 'unknown', 'nearest code of unknown classes',
             better='larger'),

@@ -101,6 +101,7 @@ ATTACK = 'mean_of_fooled mean_of_all median_of_all share_fooled'.split()
 DISTANCES = 'shrunken_distances shrunken_distance tied_distance relative_distance'.split()
 RELIABILITY = 'auroc misclassified risk_coverage augrc aurc risk_at_80 fpr_at_95'.split()
 RETRIEVAL = 'average_precisions retrieval_map retrieval_map_100 retrieval_precision'.split()
+MADE = 'real_map components_map itq_map'.split()
 TWO = 'zyzy', (Z, Y, ZT, YT)
 OUTPUTS = 'mlyymlyy', (Z, LOGITS, Y, PRED, ZT, LOGITS, YT, PREDT)
 TRAIN_AND_TEST = 'zyymyy', (Z, Y, PRED, ZT, YT, PREDT)
@@ -183,6 +184,8 @@ CASES = {
     'retrieval.cosine_map': Case(retrieval.cosine_map, *TWO),
     'retrieval.principal_components': Case(lambda z: retrieval.principal_components(z, 2)[1], 'z', (Z,)),
     'retrieval.iterative_quantisation': Case(lambda z: retrieval.iterative_quantisation(z, 2)[1], 'z', (Z,)),
+    **family(retrieval, MADE, lambda *a: [retrieval.searched(*a, 2)], *TWO),
+    'retrieval.searched': Case(lambda *a: retrieval.searched(*a, 2).stored_y, *TWO),
     'retrieval.packed_distances': Case(retrieval.packed_distances, 'kk', (PACKED, PACKED[:5])),
     'openset.unknown_scores': Case(lambda *a: openset.unknown_scores(*outputs(*a)), OUTPUTS[0] + 'mlyy',
                                    (*OUTPUTS[1], Z, LOGITS, Y, PRED)),
