@@ -68,10 +68,10 @@ ARMS = {
     'no_pen_normface': Arm('NormFace', head='cosine', loss='cross_entropy', look=Look('#949494', '--', 'D'),
                            head_fields=('scale',)),
     'no_pen_center': Arm('Center loss', head='none', loss='center_loss', look=Look('#949494', ':', 'o')),
-    'quantised_pen': Arm('Quantised', head='linear', loss='quantised', look=Look('#ca9161', '-', 'o')),
-    'hardening_pen': Arm('Hardening tanh', head='hardening', loss='cross_entropy', look=Look('#ca9161', '--', 's'),
+    'quantised_pen': Arm('Quantised', head='linear', loss='quantised', look=Look('#ca9161', '-', '*')),
+    'hardening_pen': Arm('Hardening tanh', head='hardening', loss='cross_entropy', look=Look('#ca9161', '--', 'H'),
                          compresses=True),
-    'orthohash': Arm('OrthoHash', head='codes', loss='orthohash', look=Look('#ca9161', ':', 'D'),
+    'orthohash': Arm('OrthoHash', head='codes', loss='orthohash', look=Look('#ca9161', ':', 'd'),
                      head_fields=('scale',), fields=dict(scale=8., margin=0.2)),
 }
 PAPER_ARMS = ('bin_enc', 'lin_pen', 'nonlin_pen', 'no_pen')

@@ -144,6 +144,7 @@ def attach(
         raise UserError(f'where={shown(where)} is no linear layer of the model: {_choose(layers)}')
     if not path: raise UserError('the model is one linear layer: use BinaryEncodingHead in its place')
     old = layers[path]
+    if not old.in_features: raise UserError(f'{path} has no size yet: call the model once on a batch, then attach')
     head = AttachedHead(old.in_features, nodes, old.out_features if num_classes is None else num_classes, activation,
                         dropout, device=old.weight.device, dtype=torch.promote_types(old.weight.dtype, torch.float32))
     _replace(model, old, head.train(old.training))

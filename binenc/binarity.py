@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from .errors import shown
 from .inputs import (
     as_bits, as_bytes, as_labels, as_latents, as_matrix, class_names, more_names, scaled_latents)
 
@@ -188,7 +189,7 @@ def class_codes(
     classes, index, counts = as_labels(y, z, names).unique(return_inverse=True, return_counts=True)
     above = z > 0
     # Whole numbers below 2^24 are exact in float32
-    sums = torch.zeros(len(classes), z.shape[1], device=z.device).index_add_(0, index, above.float())
+    sums = above.new_zeros(len(classes), z.shape[1], dtype=torch.float32).index_add_(0, index, above.float())
     positive = sums.double() / counts[:, None]
     bits = positive > 0.5
     share = torch.bincount(index, (above == bits[index]).all(1).double()) / counts
@@ -280,6 +281,8 @@ def predict_by_code(
     ties: bool = True, # whether a sample that is equally near to two codes gets the class of the softly nearer one
 ) -> Tensor | np.ndarray: # (n,) int64 labels, or an array of names if `codes` has them
     "The class with the nearest code; UNKNOWN (-1, or None among names) for a sample that has none."
+    if codes.names is None and bool((codes.classes == UNKNOWN).any()) and not (within is None and ties):
+        raise ValueError(f'one of the classes is {UNKNOWN}, which would also say that no code fits: count them from 0')
     distance, soft = code_distances(z, codes), code_distances(z, codes, soft=True)
     smallest = distance.amin(1, keepdim=True)
     nearest = distance == smallest
@@ -341,9 +344,10 @@ def code_agreement(
 ) -> float: # 0.5 to 1, no unit
     "Share of bits that are equal after the symmetry of the hypercube that makes most of them equal. ValueError."
     from scipy.optimize import linear_sum_assignment # takes a tenth of a second, which other measures do without
-    if a.bits.shape != b.bits.shape or not torch.equal(a.classes.cpu(), b.classes.cpu()):
+    classes = [codes.classes.tolist() if codes.names is None else list(codes.names) for codes in (a, b)]
+    if a.bits.shape != b.bits.shape or classes[0] != classes[1]:
         raise ValueError(f'codes of the same classes and nodes are needed, not {tuple(a.bits.shape)} of classes '
-                         f'{a.classes.tolist()} and {tuple(b.bits.shape)} of {b.classes.tolist()}')
+                         f'{shown(classes[0])} and {tuple(b.bits.shape)} of {shown(classes[1])}')
     differ = hamming(a.bits.T, b.bits.T.to(a.bits.device)).double().cpu().numpy() # of each node and each, in classes
     equal = np.maximum(differ, len(a.bits) - differ)
     return float(equal[linear_sum_assignment(equal, maximize=True)].mean() / len(a.bits))

@@ -425,10 +425,12 @@ def _verdict_rows(judged: dict) -> list[list[str]]:
             for name, claim in judged['claims'].items()]
 
 def _to_decide(claim: dict) -> str: # empty where it is decided
-    "How many replicates would most likely decide an undecided claim, in words."
+    "What would most likely decide an undecided claim, in words."
     if claim['verdict'] != UNDECIDED or claim['not_measured']: return ''
     n = claim['to_decide']
-    return f'{n:.0f} replicates' if n is not None and math.isfinite(n) else 'not by more replicates'
+    if n is not None and math.isfinite(n): return f'{n:.0f} replicates'
+    crossed = any(c['test'] == 'crossed' for part in claim['parts'] for c in part['comparisons'])
+    return 'more images' if crossed else 'no number of replicates'
 
 
 
@@ -555,9 +557,9 @@ def verdict_markdown(reports: Mapping[str, dict], refused: Iterable[str] = ()) -
     "The table of verdicts, and which experiments are not in it."
     from binenc.tables import markdown_table
     table = markdown_table(verdict_table(reports)) if reports else ''
-    how = ('\nBinEnc against each of the other three models (*binary* and *vertices*: LinPen only). A cell shows the '
-           'comparison that decides. 5% level; Holm across the three claims about the code, and across the four about '
-           'the classifier.\n') if reports else ''
+    how = ('\nBinEnc against each of the other three models (*binary* and *vertices*: LinPen only). A cell shows what '
+           'contradicts the claim, else what comes closest. 5% level; Holm across the three claims about the code, and '
+           'across the four about the classifier.\n') if reports else ''
     return table + how + ''.join(f'\n{line}\n' for line in refused)
 
 def verdict_cell(claim: dict) -> str:
@@ -565,9 +567,15 @@ def verdict_cell(claim: dict) -> str:
     parts = [(part, c) for part in claim['parts'] for c in part['comparisons'] if c['difference']['n']]
     if not parts: return f'{claim["verdict"]}: not measured'
     part, c = max(parts, key=lambda pair: _weight(pair[1]))
+    if c['agrees']: # so do all
+        c = min((c for same, c in parts if same is part), key=lambda c: abs(c['difference']['mean']))
     missing = f'; {", ".join(claim["not_measured"])} not measured' if claim['not_measured'] else ''
-    return (f'{claim["verdict"]} (n = {claim["n"]}): {part["heading"]} {part["value"]["mean"]:.3g}, '
-            f'{c["label"]} {c["value"]["mean"]:.3g}{missing}{_asides(claim)}')
+    return f'{claim["verdict"]} (n = {claim["n"]}): {_side_by_side(part, c)}{missing}{_asides(claim)}'
+
+def _side_by_side(part: dict, c: dict) -> str:
+    "BinEnc and what it is compared with; of what is compared image by image the ratio."
+    if c['test'] == 'crossed': return f'perturbation {math.exp(c["difference"]["mean"]):.3g} times that of {c["label"]}'
+    return f'{part["heading"]} {part["value"]["mean"]:.3g}, {c["label"]} {c["value"]["mean"]:.3g}'
 
 def _asides(claim: dict) -> str:
     "What differs on test images or with other bounds, and what would decide."
@@ -576,7 +584,8 @@ def _asides(claim: dict) -> str:
     notes = [f'on test images {claim["on_test"]["verdict"]}'] if tested else []
     notes += [f'{verdict} with {bounds[times]}' for times, verdict in claim['other_bounds'].items()
               if verdict != claim['verdict']]
-    return ''.join(f'; {note}' for note in [*notes, *filter(None, [_to_decide(claim)])])
+    notes += [f'{what} would decide' for what in [_to_decide(claim)] if what]
+    return ''.join(f'; {note}' for note in notes)
 
 def _weight(c: dict) -> tuple[bool, float]:
     "What contradicts comes first, then what is least certain of what agrees."

@@ -16,6 +16,7 @@ __all__ = ['PATIENCE', 'HOSTS', 'DEBIAN_FASHION', 'FASHION_CLASSES', 'DEGREES', 
 import csv
 import gzip
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -35,7 +36,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, build_opener
 from uuid import uuid4
 
-from .errors import UserError, unknown
+from .errors import UserError, shown, unknown
 
 # %% ../nbs/3_experiment/03_datasets.ipynb #imports1
 if TYPE_CHECKING: # functions import these themselves: others answer sooner without
@@ -245,9 +246,9 @@ def load_digit_pairs(root: Path, split: str) -> Images:
     digits, draw = load_digits(root, split), np.random.default_rng(0)
     labels = np.arange(100).repeat({'train': 60, 'test': 20}[split])
     sides = [np.empty(len(labels), int) for _ in range(2)]
-    for picked, shown in zip(sides, divmod(labels, 10), strict=True):
+    for picked, wanted in zip(sides, divmod(labels, 10), strict=True):
         for digit in range(10):
-            here = shown == digit
+            here = wanted == digit
             picked[here] = draw.choice(np.flatnonzero(digits.labels == digit), here.sum())
     images = np.concatenate([digits.images[picked] for picked in sides], axis=3)
     return Images(images, labels, tuple(f'{number:02}' for number in range(100)))
@@ -488,6 +489,9 @@ def listed(
             raise UserError(f'{where} has the class {word!r}, of which there are no training images: add some, or '
                             'remove it')
     labels, notes = [number[word] for word in words], [*notes]
+    if None in splits and {*splits} != {None}:
+        raise UserError(f'{where} names no split for {splits.count(None):,} of {len(splits):,} images: name it for '
+                        'all of them, or for none')
     if None in splits:
         splits = _drawn(where, labels, classes)
         notes.append(f'{where} has no test images of its own: of each class a fifth is drawn, '
@@ -495,11 +499,13 @@ def listed(
     if {'val', 'test'} <= {*splits}:
         notes.append(f'{where} has {splits.count("val"):,} validation images of its own: val_fraction draws none')
     elif 'test' not in splits:
+        if 'val' not in splits: raise UserError(f'{where} has no test images: add some, or leave the split out')
         splits = ['test' if split == 'val' else split for split in splits]
         notes.append(f'{where} has validation images but no test images: they are taken for testing')
     order = sorted(range(len(items)), key=lambda i: SPLITS.index(splits[i])) # otherwise as given
     return Listing(*([column[i] for i in order] for column in (items, labels, splits)), classes, tuple(notes))
 
+# %% ../nbs/3_experiment/03_datasets.ipynb #5d0e7a11
 def _sorted(names: Iterable[str]) -> list[str]:
     "Sorted; numbers by their value."
     return sorted(names, key=lambda name: (len(name) if name.isdigit() else math.inf, name))
@@ -542,10 +548,12 @@ def read_table(table: Path) -> list[tuple[Path, str, str | None]]: # image file,
     column = 'file_name' if 'file_name' in rows[0] else 'path'
     if not {column, 'label'} <= rows[0].keys():
         raise UserError(f'{printable(table)} has the columns {", ".join(map(str, rows[0]))}: it needs path and label, '
-                        'and split if the images come with one')
+                        'separated by a comma, and split if the images come with one')
     for line, row in enumerate(rows, 1):
         where, name, label = f'{printable(table)}, row {line}', row.get(column), row.get('label')
         if name in (None, '') or label in (None, ''): raise UserError(f'{where} lacks a path or a label: add it')
+        for value in name, label, row.get('split', ''):
+            if not isinstance(value, str | int | float): raise UserError(f'{where} holds {shown(value)}: write a text')
         if name in seen: raise UserError(f'{where} has the path {name!r} of row {seen[name]}: remove one of them')
         file, seen[name] = table.parent / str(name), line
         if not file.is_file(): raise UserError(f'{where}: there is no file {printable(file)}: mend its path')
@@ -582,6 +590,8 @@ def _visible(folder: Path) -> list[Path]:
         raise UserError(f'{folder} cannot be read ({error.strerror}): check permissions') from None
     lost = [e.path for e in found if e.is_symlink() and not os.path.exists(e)]
     if lost: raise UserError(f'{printable(lost[0])} is a broken link: repair or remove it')
+    odd = [e.path for e in found if not (e.is_file() or e.is_dir())] # to open a pipe would wait for ever
+    if odd: raise UserError(f'{printable(odd[0])} is neither a file nor a folder: remove it')
     return [folder / e.name for e in found]
 
 def split_folders(folder: Path) -> dict[str, Path]: # empty where a folder has no split
@@ -668,6 +678,8 @@ def read_arrays(path: Path) -> tuple['np.ndarray', list[str], list[str | None]]:
         raise UserError(f'{printable(path)} cannot be read as an .npz of arrays ({_in_short(error)}): write it with '
                         'numpy.savez(path, x_train=..., y_train=..., x_test=..., y_test=...)') from None
     pairs = [(split, x, y) for split in (*SPLITS, None) for x, y in _array_names(split) if x in arrays]
+    for (split, x, _), (other, again, _) in itertools.pairwise(pairs):
+        if split == other: raise UserError(f'{printable(path)} holds {split} images in {x} and {again}: keep one')
     if {split for split, *_ in pairs} not in ({None}, {'train', 'test'}, {'train', 'val'}, {*SPLITS}):
         raise UserError(f'{printable(path)} holds {", ".join(arrays) or "nothing"}: it needs x_train, y_train, x_test '
                         'and y_test, or x and y')
@@ -688,7 +700,7 @@ def _pixels(path: Path, name: str, x: 'np.ndarray') -> 'np.ndarray': # (n, c, h,
         x = x[..., None]
     if x.ndim == 4 and x.shape[-1] not in (1, 3) and x.shape[1] in (1, 3):
         x = x.transpose(0, 2, 3, 1)
-    if x.ndim != 4 or x.shape[-1] not in (1, 3):
+    if x.ndim != 4 or x.shape[-1] not in (1, 3) or 0 in x.shape[1:]:
         raise UserError(f'{name} in {printable(path)} has the shape {x.shape}: images are (n, h, w), (n, h, w, 3) or '
                         '(n, 3, h, w)')
     if x.dtype.kind not in 'iub' or x.size and not 0 <= x.min() <= x.max() <= 255:
@@ -697,12 +709,14 @@ def _pixels(path: Path, name: str, x: 'np.ndarray') -> 'np.ndarray': # (n, c, h,
     return np.ascontiguousarray(x.astype(np.uint8, copy=False).transpose(0, 3, 1, 2))
 
 def _words(path: Path, name: str, y: 'np.ndarray | None') -> list[str]:
+    import numpy as np
     if y is None: raise UserError(f'{printable(path)} lacks {name}, the labels: add it')
     y = y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
     if y.ndim != 1 or y.dtype.kind not in 'iubUS':
         raise UserError(f'{name} in {printable(path)} is {y.dtype} of shape {y.shape}: give one whole number or word '
                         'for each image')
-    return [str(word) for word in (y.astype(str) if y.dtype.kind == 'S' else y).tolist()]
+    try: return [str(word) for word in (np.char.decode(y, 'utf-8') if y.dtype.kind == 'S' else y).tolist()]
+    except UnicodeDecodeError: raise UserError(f'{name} in {printable(path)} is not in UTF-8: give numbers') from None
 
 # %% ../nbs/3_experiment/03_datasets.ipynb #af8f9dab
 def resized(images: 'np.ndarray', size: int | None) -> 'np.ndarray': # (n, c, size, size) uint8

@@ -22,7 +22,7 @@ from scipy.stats import rankdata
 from sklearn.covariance import ledoit_wolf_shrinkage
 from torch import Tensor
 
-from .inputs import as_flags, as_indices, as_latents, as_matrix, unit_of
+from .inputs import as_classes, as_flags, as_indices, as_latents, as_matrix, unit_of
 from .reliability import (
     FLOOR, ErrorScores, Gaussian, augrc, auroc, calibration_error, fit_class_gaussians, fit_gaussian,
     gaussian_distance, mahalanobis_distance, softmax_errors, without_noise)
@@ -194,7 +194,7 @@ def fit_scale(
 ) -> float: # from 1 / LARGEST_SCALE to LARGEST_SCALE
     "What logits have to be multiplied by for the smallest mean cross entropy. NaN where a logit is not finite."
     logits = as_matrix(logits, 'logits').double()
-    y = as_indices(y, logits, logits.shape[1])
+    y = as_classes(y, logits)
     if not logits.isfinite().all(): return math.nan
     true = logits.gather(1, y[:, None]).squeeze(1)
 
@@ -224,7 +224,7 @@ def calibration(
 ) -> Calibration:
     "Each half of the images is judged with the scale that was fitted on the other half; mean over splits."
     logits = as_matrix(logits, 'logits').double()
-    y = as_indices(y, logits, logits.shape[1])
+    y = as_classes(y, logits)
     before, after, scales = _judged(logits, y), [], []
     for seed in range(splits):
         half = halves(logits.argmax(1) != y, seed)

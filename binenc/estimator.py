@@ -12,14 +12,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.base import BaseEstimator, ClassifierMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor, nn
 
 from .binarity import bits, class_codes
-from .head import BinaryEncodingHead, compression_loss
-from .inputs import as_numbers
+from .head import BinaryEncodingHead, at_least, compression_loss
+from .inputs import IGNORED, as_numbers
 from .reliability import fit_class_gaussians, mahalanobis_distance
 from .schedules import gamma_schedule
 
@@ -27,21 +28,18 @@ from .schedules import gamma_schedule
 class Network(nn.Module):
     "Standardised features to logits and latents."
     def __init__(self,
-        x: Tensor, # (n, features) that it will be trained on
+        features: int, # that it takes
         classes: int, # number of classes
         nodes: int, # d, the number of bits
         hidden: int, # width of the hidden layer; 0: none
     ):
         super().__init__()
-        self.register_buffer('mean', x.mean(0))
-        width = (x - self.mean).square().mean(0).sqrt()
-        self.register_buffer('width', torch.where(width > 0, width, 1.))
-        body = [nn.Linear(x.shape[1], hidden), nn.SiLU()] if hidden else []
-        self.body, self.head = nn.Sequential(*body), BinaryEncodingHead(hidden or x.shape[1], nodes, classes)
+        body = [nn.Linear(features, hidden), nn.SiLU()] if hidden else []
+        self.body, self.head = nn.Sequential(*body), BinaryEncodingHead(hidden or features, nodes, classes)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]: # logits (n, classes), z (n, nodes)
-        "Logits and latents of features that are not standardised."
-        return self.head(self.body((x - self.mean) / self.width))
+        "Logits and latents of standardised features (n, features)."
+        return self.head(self.body(x))
 
 def train_network(
     network: Network, # is changed in place
@@ -70,12 +68,16 @@ def _flat(X: object) -> object:
     X = as_numbers(X, 'features').cpu().numpy() if isinstance(X, Tensor) else X
     return X.reshape(len(X), -1) if getattr(X, 'ndim', 2) > 2 else X
 
+def _checked(estimator: BaseEstimator, X: object, *y: object, **options) -> object:
+    "Features, and labels if given, as scikit-learn checks them: float64."
+    return validate_data(estimator, _flat(X), *y, dtype=np.float64, **options)
+
 class _Answers:
     "What a fitted estimator says of samples: arrays (n, features), or images (n, ...)."
     def _outputs(self, X: np.ndarray) -> tuple[Tensor, Tensor]:
         "Logits (n, K) and latents (n, d), float64."
         check_is_fitted(self)
-        return self.network_(torch.from_numpy(validate_data(self, _flat(X), dtype=np.float64, reset=False)))
+        return self.network_(torch.tensor(self.scaler_.transform(_checked(self, X, reset=False))))
 
     def predict(self, X: np.ndarray) -> np.ndarray: # (n,)
         "The class of each sample."
@@ -105,8 +107,9 @@ class BinaryEncodingClassifier(
         _Answers, ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClassifierMixin, BaseEstimator):
     """A classifier of features (n, features) or small images (n, height, width) whose classes have binary codes.
 
-    After `fit`: `classes_`, `network_`, `codes_` (a `ClassCodes` of the training samples by their class) and
-    `gaussians_`. ValueError for input that scikit-learn refuses, and for a training too short to compress.
+    After `fit`: `classes_`, `scaler_`, `network_` (of scaled features), `codes_` (a `ClassCodes` of the training
+    samples by their class) and `gaussians_`. ValueError for input that scikit-learn refuses, and for a training too
+    short to compress.
     """
     def __init__(self,
         nodes: int = 4, # bits; 2**nodes should be at least the number of classes
@@ -120,6 +123,8 @@ class BinaryEncodingClassifier(
         self.nodes, self.hidden, self.lr, self.steps = nodes, hidden, lr, steps
         self.batch_size, self.end, self.random_state = batch_size, end, random_state
 
+    transform = _Answers.transform # `set_output` of scikit-learn changes only what a class itself has
+
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = [] # bits are uint8
@@ -130,19 +135,25 @@ class BinaryEncodingClassifier(
         y: np.ndarray, # (n,) classes: numbers or names
     ) -> Self:
         "Train a network, then find the codes of the classes and a Gaussian for each."
-        X, y = validate_data(self, _flat(X), y, dtype=np.float64)
+        for name, least in ('hidden', 0), ('steps', 1), ('batch_size', 1):
+            at_least(name, getattr(self, name), least)
+        X, y = _checked(self, X, y)
         check_classification_targets(y)
+        if y.dtype.kind in 'iu' and (y == IGNORED).any():
+            raise ValueError(f'a class is {IGNORED}, which marks samples to leave out: give it another number')
         self.classes_, index = np.unique(y, return_inverse=True)
         self._n_features_out = self.nodes
-        self.network_ = self._trained(torch.from_numpy(X).float(), torch.from_numpy(index))
+        self.scaler_ = StandardScaler().fit(X) # in float64: features may be Unix times
+        x = torch.tensor(self.scaler_.transform(X), dtype=torch.float32)
+        self.network_ = self._trained(x, torch.from_numpy(index))
         logits, z = self._outputs(X)
         self.codes_ = class_codes(z, index if y.dtype.kind == 'f' else y)
         self.gaussians_ = fit_class_gaussians(z, index, logits.argmax(1))
         return self
 
     def _trained(self, x: Tensor, y: Tensor) -> Network:
-        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
             torch.default_generator.manual_seed(check_random_state(self.random_state).randint(2**31))
-            network = Network(x, len(self.classes_), self.nodes, self.hidden)
+            network = Network(x.shape[1], len(self.classes_), self.nodes, self.hidden).float()
             train_network(network, x, y, self.lr, self.steps, self.batch_size, self.end)
         return network.double().eval().requires_grad_(False)

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from .binarity import ClassCodes, code_distances, hamming, standardise
 from .collapse import add_by_class
+from .errors import shown
 from .inputs import as_labels, as_latents, as_matrix, class_names, more_names, scaled_latents, unit_of
 
 # %% ../nbs/2_measures/03_geometry.ipynb #351acba4
@@ -119,6 +120,10 @@ class Layer:
         values = as_matrix(self.weight, 'weights').to(device), z_train, next(labels), z, *labels
         for name, value in zip(('weight', 'z_train', 'pred_train', 'z', 'y', 'pred'), values, strict=True):
             object.__setattr__(self, name, value)
+        classes, rows = self.train.classes.tolist(), tuple(self.weight.shape)
+        if rows[1] != self.train.means.shape[1] or not 0 <= min(classes) <= max(classes) < rows[0]:
+            raise ValueError(f'weights of shape {rows} do not fit latents of {self.train.means.shape[1]} nodes and '
+                             f'classes {shown(classes)}: there is one row for each class, counted from 0')
 
 def distances_from_means(
     z: Tensor | np.ndarray, # (n, d) latents

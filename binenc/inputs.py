@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['IGNORED', 'ABOVE_ONE', 'as_numbers', 'as_matrix', 'as_latents', 'unit_of', 'scaled_latents', 'as_labels', 'as_text',
-           'class_names', 'more_names', 'as_indices', 'as_scores', 'as_flags', 'as_probabilities', 'as_bits',
-           'as_bytes', 'as_images', 'logits_and_latents']
+           'class_names', 'more_names', 'as_indices', 'as_classes', 'as_scores', 'as_flags', 'as_probabilities',
+           'as_bits', 'as_bytes', 'as_images', 'logits_and_latents']
 
 # %% ../nbs/2_measures/00_inputs.ipynb #5f164c31
 import math
@@ -190,6 +190,17 @@ def as_indices(
         raise ValueError(f'labels are names ({len(names)} of them), which do not say whose logit is whose: '
                          'give the number of each class')
     return as_labels(y, x)
+
+def as_classes(
+    y: Tensor | np.ndarray, # (n,) labels, from 0 to K - 1, or K different names
+    logits: Tensor, # (n, K)
+) -> Tensor: # (n,) int64 on the device of the logits
+    "The same for labels that all have a logit. ValueError where one has none."
+    y = as_indices(y, logits, logits.shape[1])
+    if len(y) and not 0 <= int(y.min()) <= int(y.max()) < logits.shape[1]:
+        raise ValueError(f'labels go from {int(y.min())} to {int(y.max())}, but there are {logits.shape[1]} logits: '
+                         'count classes from 0')
+    return y
 
 # %% ../nbs/2_measures/00_inputs.ipynb #94a9c1ea
 def as_scores(

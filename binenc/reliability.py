@@ -18,8 +18,9 @@ from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
+from .errors import shown
 from .inputs import (
-    as_flags, as_indices, as_labels, as_matrix, as_numbers, as_probabilities, as_scores, class_names, more_names,
+    as_flags, as_classes, as_labels, as_matrix, as_numbers, as_probabilities, as_scores, class_names, more_names,
     scaled_latents)
 
 # %% ../nbs/2_measures/04_reliability.ipynb #5bc27b71
@@ -247,10 +248,11 @@ def softmax_errors(
     temperature: float = 1., # that the logits are divided by
 ) -> ErrorScores:
     "Log odds against the predicted class after a softmax, and whether it is wrong. NaN where a logit is."
+    if not temperature > 0: raise ValueError(f'temperature={shown(temperature)}: it must be above 0')
     logits = as_matrix(logits, 'logits').double() / temperature
     pred = logits.argmax(1, keepdim=True)
     others = logits.scatter(1, pred, -torch.inf).logsumexp(1)
-    wrong = None if y is None else pred.squeeze(1) != as_indices(y, logits, logits.shape[1])
+    wrong = None if y is None else pred.squeeze(1) != as_classes(y, logits)
     return ErrorScores(others - logits.gather(1, pred).squeeze(1), wrong)
 
 # %% ../nbs/2_measures/04_reliability.ipynb #9db60663

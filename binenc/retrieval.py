@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .binarity import bits, hamming
-from .inputs import as_bytes, as_labels, as_latents, class_names, scaled_latents
+from .inputs import as_bytes, as_labels, as_latents, class_names
 
 # %% ../nbs/2_measures/12_retrieval.ipynb #3636d663
 @dataclass(frozen=True)
@@ -43,13 +43,14 @@ def rank_by_code(
     not finite."""
     names = class_names(y, stored_y)
     query, stored = (_counted(*some, names) for some in ((z, y), (stored_z, stored_y)))
+    found, labels = torch.cat([query[1], stored[1]]).unique(return_inverse=True) # from 0, whatever they were
+    wanted, there = labels.split([len(query[1]), len(stored[1])])
     codes, index = stored[0].unique(dim=0, return_inverse=True)
-    of_class = torch.zeros(int(max(query[1].max(), stored[1].max())) + 1, len(codes), dtype=torch.float64,
-                           device=codes.device)
-    of_class.index_put_((stored[1], index), stored[2], accumulate=True)
+    of_class = torch.zeros(len(found), len(codes), dtype=torch.float64, device=codes.device)
+    of_class.index_put_((there, index), stored[2], accumulate=True)
     order = torch.randperm(len(query[0]), generator=torch.Generator().manual_seed(0)).to(codes.device)
     some = order[:max(1, PAIRS // len(codes))] if len(order) * len(codes) > PAIRS else slice(None)
-    bits_, classes, weight = (part[some] for part in query)
+    bits_, classes, weight = (part[some] for part in (query[0], wanted, query[2]))
     step = max(1, PAIRS_AT_A_TIME // len(codes))
     parts = [_at_each_distance(hamming(b, codes).long(), of_class, c, codes.shape[1])
              for b, c in zip(bits_.split(step), classes.split(step), strict=True)]
@@ -143,20 +144,30 @@ def cosine_map(
     stored_z: Tensor | np.ndarray, # (m, d) features of the stored images
     stored_y: Tensor | np.ndarray, # (m,) their classes
 ) -> float:
-    "Mean average precision of stored images ranked by cosine, 0 to 1. ValueError as for `rank_by_code`."
+    """Mean average precision of stored images ranked by cosine, 0 to 1, expected over all orders of those that
+    differ by rounding alone. ValueError as for `rank_by_code`."""
     names = class_names(y, stored_y)
-    z, stored_z = (scaled_latents(features)[0] for features in (z, stored_z))
+    z, stored_z = _directions(z), _directions(stored_z)
+    if z.shape[1] != stored_z.shape[1]:
+        raise ValueError(f'queries have {z.shape[1]} features, but stored images {stored_z.shape[1]}')
     y, stored_y = as_labels(y, z, names), as_labels(stored_y, stored_z, names)
-    stored = F.normalize(stored_z).T
     step = max(1, PAIRS_AT_A_TIME // len(stored_z))
-    found = [_cosine_average(F.normalize(part) @ stored, labels[:, None] == stored_y)
+    found = [_cosine_average((part @ stored_z.T).round(decimals=12), labels[:, None] == stored_y)
              for part, labels in zip(z.split(step), y.split(step), strict=True)]
     return float(torch.cat(found).nanmean())
 
+def _directions(z: object) -> Tensor: # (n, d) float64 of length 1, or 0
+    z = as_latents(z).double()
+    largest = z.abs().amax(1, keepdim=True)
+    z = z / torch.where(largest > 0, largest, 1.) # so that no square is infinite, or 0
+    return F.normalize(z)
+
 def _cosine_average(cosine: Tensor, relevant: Tensor) -> Tensor: # (c, m) each -> (c,)
-    hits = relevant.gather(1, cosine.argsort(1, descending=True)).double()
-    precision = hits.cumsum(1) / torch.arange(1, hits.shape[1] + 1, device=hits.device)
-    return (precision * hits).sum(1) / hits.sum(1)
+    cosine, order = cosine.sort(1, descending=True)
+    hits = relevant.gather(1, order).double()
+    group = F.pad((cosine.diff(dim=1) != 0).cumsum(1), (1, 0)) # the number of each, among equal ones
+    total, found = (torch.zeros_like(hits).scatter_add_(1, group, each) for each in (torch.ones_like(hits), hits))
+    return average_precisions(Ranking(total, found, torch.ones_like(total[:, 0])))
 
 # %% ../nbs/2_measures/12_retrieval.ipynb #59b988b0
 def principal_components(

@@ -150,8 +150,12 @@ class GammaSchedule:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         "Goes on where the saved schedule was. ValueError for a state that is not from `state_dict`."
-        if set(state) != set(self.__dict__):
-            raise ValueError(f'a state has {sorted(self.__dict__)}, not {sorted(state)}: save schedule.state_dict()')
+        if not isinstance(state, dict) or set(state) != set(self.__dict__):
+            raise ValueError(f'a state has {sorted(self.__dict__)}, not {shown(state)}: save schedule.state_dict()')
+        numbers = dict(state)
+        if not isinstance(last := numbers.pop('last_step'), int) or last < 0:
+            raise ValueError(f'last_step={shown(last)}: it must be a whole number of at least 0')
+        type(self).by_hand(**numbers)
         self.__dict__.update(state)
 
     def __repr__(self) -> str:

@@ -61,12 +61,18 @@ class Comparison:
     bound: float = math.nan   # a difference below this does not matter; NaN where nothing says so
     test: str = 'paired t'    # or 'Welch', or 'crossed': of replicates and images
     may_support: bool = True  # whether it is evidence for a claim, not only against one
+    floor: float = 0.         # what would be left of the error with any number of replicates: images are a sample too
+
+    def spread(self, n: int | None = None) -> float:
+        """Standard deviation of the differences if paired, else of a model's replicates. With n replicates instead, the
+        one that gives their standard error: what comes from images does not shrink."""
+        models, n = (1 if self.paired else 2), n or self.difference.n
+        return math.sqrt(self.error**2 * self.difference.n / models + self.floor**2 * (n - self.difference.n) / models)
 
     @property
     def deviations(self) -> float:
-        "The difference in standard deviations: of the differences if paired, else of a model's replicates."
-        spread = self.error * math.sqrt(self.difference.n / (1 if self.paired else 2))
-        return abs(self.difference.mean) / spread if spread else math.inf
+        "The difference in standard deviations, see `spread`."
+        return abs(self.difference.mean) / self.spread() if self.spread() else math.inf
 
     @property
     def paired(self) -> bool: return self.test == 'paired t'
@@ -196,7 +202,9 @@ def compare_crossed(
     half = _t_quantile(freedom) * error
     d = Summary(mean, error * math.sqrt(n / 2), n, mean - half, mean + half)
     p = _p(d, abs(mean) / error if error > 0 else math.inf, freedom, 2**n)
-    return Comparison(d, math.exp(mean), p, better, error, freedom, bound, 'crossed')
+    by_image = np.nanmean(a, 0) - np.nanmean(b, 0)
+    floor = math.sqrt(max(0., by_image.var(ddof=1) / len(by_image) - twice / 2)) if len(by_image) > 1 else 0.
+    return Comparison(d, math.exp(mean), p, better, error, freedom, bound, 'crossed', floor=min(floor, error))
 
 # %% ../nbs/2_measures/08_statistics.ipynb #cec97133
 def p_for(comparisons: Iterable[Comparison]) -> float:
@@ -324,11 +332,12 @@ def replicates_to_decide(
 
 def _replicates(c: Comparison, level: float) -> float:
     if not math.isfinite(c.error): return math.inf
-    return replicates_for(lambda n: power(n, c.deviations, level, c.paired))
+    if not c.error: return ENOUGH
+    return replicates_for(lambda n: power(n, abs(c.difference.mean) / c.spread(n), level, c.paired))
 
 def _replicates_within(c: Comparison, level: float) -> float:
     "For equivalence. inf without a bound, or where the difference that was seen is no smaller."
     size = abs(c.difference.mean)
     if not size < c.bound or not c.may_support: return math.inf
-    unit = size / c.deviations if size else c.error * math.sqrt(c.difference.n / (1 if c.paired else 2))
-    return replicates_for(lambda n: power_within(n, c.bound / unit, size / unit, level, c.paired)) if unit else ENOUGH
+    if not c.error: return ENOUGH
+    return replicates_for(lambda n: power_within(n, c.bound / c.spread(n), size / c.spread(n), level, c.paired))

@@ -78,3 +78,32 @@ def test_bad_parameters_say_so():
         BinaryEncodingClassifier(nodes=0).fit(X_TRAIN, Y_TRAIN)
     with pytest.raises(ValueError, match='features'):
         BinaryEncodingClassifier(steps=50).fit(X_TRAIN, Y_TRAIN).predict(X_TEST[:, :3])
+
+
+@pytest.mark.parametrize('size, offset', [(1., 1.7e9), (1e-25, 0.), (1e25, 0.)])
+def test_features_of_any_size(size, offset):
+    """Unix times, and numbers that float32 does not have, are learned as others are."""
+    few = BinaryEncodingClassifier(steps=300, random_state=0)
+    assert few.fit(X_TRAIN * size + offset, Y_TRAIN).score(X_TEST * size + offset, Y_TEST) > 0.9
+
+
+@pytest.mark.parametrize('wrong', [dict(batch_size=0), dict(batch_size=2.5), dict(hidden=-1), dict(hidden=None),
+                                   dict(steps=2.5)])
+def test_sizes_that_are_none(wrong):
+    """They are refused before the training."""
+    with pytest.raises(ValueError, match=f'^{next(iter(wrong))}=.*: it must be a whole number of at least'):
+        BinaryEncodingClassifier(**wrong).fit(X_TRAIN, Y_TRAIN)
+
+
+def test_what_scikit_learn_and_torch_may_be_set_to(fitted):
+    """Tables as output, no gradients, double precision; the one label that stands for nothing is refused."""
+    table = clone(fitted).set_params(steps=10).set_output(transform='pandas').fit(X_TRAIN, Y_TRAIN).transform(X_TEST)
+    assert list(table.columns) == [f'binaryencodingclassifier{i}' for i in range(4)]
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.inference_mode():
+            clone(fitted).set_params(steps=10).fit(X_TRAIN, Y_TRAIN)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    with pytest.raises(ValueError, match='a class is -100, which marks samples to leave out'):
+        fitted.fit(X_TRAIN, np.where(Y_TRAIN, Y_TRAIN, -100))

@@ -243,7 +243,7 @@ def test_gamma_by_hand_and_wrong_numbers():
     for wrong in dict(start=0, factor=2.), dict(start=2., factor=1., cap=1.), dict(start=1., factor=-1.):
         with pytest.raises(ValueError, match='start=.*must be positive'):
             GammaSchedule.by_hand(**wrong)
-    with pytest.raises(ValueError, match="not .'last_epoch'.: save schedule.state_dict"):
+    with pytest.raises(ValueError, match="not .'last_epoch': 3.: save schedule.state_dict"):
         schedule.load_state_dict({'last_epoch': 3})
     with pytest.raises(ValueError, match='lr=1e-05.*train longer'):
         gamma_schedule(1e-5, 100, start=0.01)

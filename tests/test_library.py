@@ -11,19 +11,20 @@ import pytest
 import torch
 from torch import nn
 
-from binenc import attacks, datasets, gallery
+from binenc import attacks, datasets, gallery, retrieval
 from binenc.arms import ARMS
-from binenc.binarity import class_codes
+from binenc.binarity import class_codes, code_agreement, predict_by_code
 from binenc.collapse import collapse_metrics
 from binenc.data import DeviceLoader, ImageData
+from binenc.detectors import calibration, fit_scale
 from binenc.errors import UserError
 from binenc.evaluation import Predictions, split_numbers
 from binenc.figures import StoredResults, latents_of, within_class_figure
-from binenc.geometry import cdnv, class_geometry, decode
+from binenc.geometry import Layer, cdnv, class_geometry, decode
 from binenc.head import BinaryEncodingHead
 from binenc.measures import MEASURES
 from binenc.models import build_classifier
-from binenc.reliability import mahalanobis_auroc
+from binenc.reliability import mahalanobis_auroc, softmax_errors
 from binenc.restored import load_run
 from binenc.robustness import deepfool, linearise
 from binenc.run import Run
@@ -282,3 +283,40 @@ def test_latents_of_a_part():
     for arm in shown:
         assert str(latents_of(part, 'digits', arm)['run']) in set(part.selected['digits'].id)
     assert len(shown) < len(part.arms)
+
+
+def test_labels_may_be_any_numbers():
+    """Retrieval by bits and by cosine is the same whatever the classes are called."""
+    z, y = torch.randn(60, 4, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 2
+    for measure in lambda y: retrieval.retrieval_map(retrieval.rank_by_code(z, y, z, y)), (
+            lambda y: retrieval.cosine_map(z, y, z, y)):
+        assert len({measure(each) for each in (y, 2 * y - 1, 5 * y - 2, y * 10**12)}) == 1
+
+
+def test_cosines_of_any_size_and_of_equal_features():
+    """The size of the features does not matter; equal ones give what chance gives, however they are stored."""
+    z, y = torch.randn(60, 6, generator=torch.Generator().manual_seed(0)), torch.arange(60) % 3
+    found = [retrieval.cosine_map(z * size, y, z.double().numpy(), y) for size in (1., 1e20, 1e-20)]
+    assert found == pytest.approx([found[0]] * 3, rel=1e-9)
+    equal, chance = torch.ones(60, 6), retrieval.retrieval_map(retrieval.rank_by_code(*[torch.ones(60, 6), y] * 2))
+    assert retrieval.cosine_map(equal, y, equal, y.sort().values) == pytest.approx(chance)
+    with pytest.raises(ValueError, match='queries have 6 features, but stored images 5'):
+        retrieval.cosine_map(z, y, z[:, :5], y)
+
+
+def test_classes_that_do_not_fit():
+    """Labels without a logit, an unknown that is a class, codes of other classes, weights of other labels."""
+    logits, z = torch.randn(60, 3), torch.randn(60, 4)
+    y = torch.arange(60) % 3
+    for judged in softmax_errors, calibration, fit_scale:
+        with pytest.raises(ValueError, match='labels go from 1 to 3, but there are 3 logits: count classes from 0'):
+            judged(logits, y + 1)
+    with pytest.raises(ValueError, match='temperature=0: it must be above 0'):
+        softmax_errors(logits, y, 0)
+    with pytest.raises(ValueError, match='one of the classes is -1'):
+        predict_by_code(z, class_codes(z, y - 1), within=0)
+    one, other = (class_codes(z, [names[i] for i in y]) for names in ('abc', 'abd'))
+    with pytest.raises(ValueError, match='codes of the same classes and nodes'):
+        code_agreement(one, other)
+    with pytest.raises(ValueError, match='one row for each class, counted from 0'):
+        Layer(class_geometry(z, y - 1), torch.randn(3, 4), z, y - 1, z, y - 1, y - 1)

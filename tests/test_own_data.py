@@ -274,6 +274,24 @@ def two_validations(place):
     return 'folder:mine'
 
 
+def hub_table(**row):
+    """A folder of five images of each of two classes, and a table whose last row is changed."""
+    def made(place):
+        (place / 'mine').mkdir()
+        write_images(place / 'mine', pictures(10)[0], [f'{i}.png' for i in range(10)])
+        rows = [{'file_name': f'{i}.png', 'label': 'ab'[i % 2]} for i in range(10)]
+        rows[-1] |= row
+        (place / 'mine' / 'metadata.jsonl').write_text('\n'.join(map(json.dumps, rows)), encoding='utf-8')
+        return 'folder:mine'
+    return made
+
+
+def a_pipe(place):
+    as_folder(place, *pictures(), split=None)
+    os.mkfifo(next((place / 'mine').iterdir()) / 'pipe.png')
+    return 'folder:mine'
+
+
 def written(place, content):
     """What stands for a file: text is a table, a dictionary arrays, a pair a name with its bytes."""
     if callable(content):
@@ -318,6 +336,16 @@ X, Y = np.zeros((4, 8, 8), np.uint8), np.array([0, 1, 0, 1])
     (lambda place: 'file:nothing.csv', "there is no file 'nothing.csv'"),
     (lambda place: written(place, '').replace('file', 'folder'), 'is a file: write file:mine.csv'),
     (lambda place: as_folder(place, *pictures()).replace('folder', 'file'), 'is a folder: write folder:mine'),
+    (dict(x_train=X, y_train=Y, train_images=X, train_labels=Y, x_test=X, y_test=Y),
+     'holds train images in x_train and train_images: keep one'),
+    (dict(x_train=X, y_train=Y, x_test=X[:0], y_test=Y[:0]), 'has no test images: add some, or leave the split out'),
+    (dict(x=X[:, :0], y=Y), r'x in .*mine.npz has the shape \(4, 0, 8'),
+    (dict(x=X, y=np.array([b'\xff', b'b'] * 2)), 'y in .*mine.npz is not in UTF-8'),
+    ('path;label\na.png;b\n', 'it needs path and label, separated by a comma'),
+    (hub_table(split='test'), 'names no split for 9 of 10 images: name it for all of them, or for none'),
+    (hub_table(split=['train']), r"row 10 holds \['train'\]: write a text"),
+    (hub_table(label=['a']), r"row 10 holds \['a'\]: write a text"),
+    (a_pipe, 'pipe.png is neither a file nor a folder: remove it'),
     (lonely_class, "one image of the class 'dog'"), (two_validations, 'dev and .*val are both val images'),
 ])
 def test_forms_that_cannot_be_used(tmp_path, content, said):
