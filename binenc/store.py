@@ -582,8 +582,9 @@ def compared_attacks(
     results_dir: str | Path = 'results',
 ) -> 'pd.DataFrame | None': # columns id, ROW and model; None without stored attacks
     "The attacks on selected runs, on the images and by the attacks that all attacked ones share."
-    rows = united([kept_attacks(name, results_dir) for name in selected.experiment.unique()])
-    rows = rows.merge(selected[['id', 'model']], on='id')
+    import pandas as pd
+    tables = [kept_attacks(name, results_dir) for name in selected.experiment.unique()]
+    rows = pd.concat([table for table in tables if len(table)] or tables).merge(selected[['id', 'model']], on='id')
     rows = rows.groupby('id', sort=False).filter(is_whole) if len(rows) else rows
     if rows.empty: return None
     rows = rows[rows.attack.isin(shared_attacks(rows))]
