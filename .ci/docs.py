@@ -41,7 +41,7 @@ DOORS = """
 <a href="chapters/1_layer/04_attaching.html">your trained network</a>, or
 <a href="chapters/own_data.html">your own images</a>.</div>
 <div><b>Reproduce it</b> <a href="chapters/5_findings/paper.html">The paper's figures beside ours</a>,
-<a href="#reproduce-the-paper-on-a-cluster">its runs on a cluster</a>, and
+<a href="#reproduce-the-paper-on-a-slurm-cluster">its runs on a cluster</a>, and
 <a href="chapters/5_findings/design.html">how claims are judged</a>.</div>
 </div>
 """
