@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from .errors import shown
 from .inputs import (
-    as_bits, as_bytes, as_labels, as_latents, as_matrix, class_names, more_names, scaled_latents)
+    as_bits, as_bytes, as_labels, as_latents, as_matrix, class_names, more_names, scaled_latents, unit_rows)
 
 # %% ../nbs/2_measures/02_binarity.ipynb #0cfa8c04
 def _two_samples(z: Tensor | np.ndarray) -> Tensor:
@@ -264,13 +264,8 @@ def code_distances(
     if z.shape[1] != codes.bits.shape[1]:
         raise ValueError(f'the codes have {codes.bits.shape[1]} bits, but z has shape {tuple(z.shape)}')
     known = codes.bits.to(z.device)
-    return 1 - _cosines(z.double(), 2. * known.double() - 1) if soft else hamming(z > 0, known)
-
-def _cosines(z: Tensor, vertices: Tensor) -> Tensor: # (n, K), 0 for latents at the origin
-    largest = z.abs().amax(1, keepdim=True)
-    z = z / torch.where(largest > 0, largest, 1.) # so that no square is infinite, or 0
-    length = torch.linalg.vector_norm(z, dim=1, keepdim=True)
-    return z @ vertices.T / torch.where(length > 0, length, 1.) / vertices.shape[1]**0.5
+    vertices = 2. * known.double() - 1 # of length sqrt(d)
+    return 1 - unit_rows(z) @ vertices.T / z.shape[1]**0.5 if soft else hamming(z > 0, known)
 
 UNKNOWN = -1 # the answer for a sample whose code is no class's
 

@@ -488,27 +488,34 @@ def listed(
         if word not in number:
             raise UserError(f'{where} has the class {word!r}, of which there are no training images: add some, or '
                             'remove it')
-    labels, notes = [number[word] for word in words], [*notes]
-    if None in splits and {*splits} != {None}:
-        raise UserError(f'{where} names no split for {splits.count(None):,} of {len(splits):,} images: name it for '
-                        'all of them, or for none')
-    if None in splits:
-        splits = _drawn(where, labels, classes)
-        notes.append(f'{where} has no test images of its own: of each class a fifth is drawn, '
-                     f'{splits.count("test"):,} of all {len(splits):,} images, the same for all runs')
-    if {'val', 'test'} <= {*splits}:
-        notes.append(f'{where} has {splits.count("val"):,} validation images of its own: val_fraction draws none')
-    elif 'test' not in splits:
-        if 'val' not in splits: raise UserError(f'{where} has no test images: add some, or leave the split out')
-        splits = ['test' if split == 'val' else split for split in splits]
-        notes.append(f'{where} has validation images but no test images: they are taken for testing')
+    labels = [number[word] for word in words]
+    splits, more = _complete(where, splits, labels, classes)
     order = sorted(range(len(items)), key=lambda i: SPLITS.index(splits[i])) # otherwise as given
-    return Listing(*([column[i] for i in order] for column in (items, labels, splits)), classes, tuple(notes))
+    return Listing(*([column[i] for i in order] for column in (items, labels, splits)), classes, (*notes, *more))
 
 # %% ../nbs/3_experiment/03_datasets.ipynb #5d0e7a11
 def _sorted(names: Iterable[str]) -> list[str]:
     "Sorted; numbers by their value."
     return sorted(names, key=lambda name: (len(name) if name.isdigit() else math.inf, name))
+
+def _complete(
+    where: Path, splits: Sequence[str | None], labels: list[int], classes: Sequence[str],
+) -> tuple[Sequence[str], list[str]]: # splits with test images, and what there is to say of them
+    drawn, notes = {*splits} == {None}, []
+    if None in splits and not drawn:
+        raise UserError(f'{where} names no split for {splits.count(None):,} of {len(splits):,} images: name it for '
+                        'all of them, or for none')
+    if drawn:
+        splits = _drawn(where, labels, classes)
+        notes.append(f'{where} has no test images of its own: of each class a fifth is drawn, '
+                     f'{splits.count("test"):,} of all {len(splits):,} images, the same for all runs')
+    if not {'val', 'test'} & {*splits}: raise UserError(f'{where} has no test images: add some, or leave the split out')
+    if {'val', 'test'} <= {*splits}:
+        notes.append(f'{where} has {splits.count("val"):,} validation images of its own: val_fraction draws none')
+    if 'test' not in splits:
+        splits = ['test' if split == 'val' else split for split in splits]
+        notes.append(f'{where} has validation images but no test images: they are taken for testing')
+    return splits, notes
 
 def _drawn(where: Path, labels: list[int], classes: Sequence[str]) -> list[str]: # 'train' or 'test' of each
     "A fifth of each class, at least one image, is for testing."

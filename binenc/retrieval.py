@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .binarity import bits, hamming
-from .inputs import as_bytes, as_labels, as_latents, class_names
+from .inputs import as_bytes, as_labels, as_latents, class_names, unit_rows
 
 # %% ../nbs/2_measures/12_retrieval.ipynb #3636d663
 @dataclass(frozen=True)
@@ -48,13 +48,15 @@ def rank_by_code(
     codes, index = stored[0].unique(dim=0, return_inverse=True)
     of_class = torch.zeros(len(found), len(codes), dtype=torch.float64, device=codes.device)
     of_class.index_put_((there, index), stored[2], accumulate=True)
-    order = torch.randperm(len(query[0]), generator=torch.Generator().manual_seed(0)).to(codes.device)
-    some = order[:max(1, PAIRS // len(codes))] if len(order) * len(codes) > PAIRS else slice(None)
+    some = _some(len(query[0]), max(1, PAIRS // len(codes)), codes.device)
     bits_, classes, weight = (part[some] for part in (query[0], wanted, query[2]))
     step = max(1, PAIRS_AT_A_TIME // len(codes))
     parts = [_at_each_distance(hamming(b, codes).long(), of_class, c, codes.shape[1])
              for b, c in zip(bits_.split(step), classes.split(step), strict=True)]
     return Ranking(*(torch.cat(part) for part in zip(*parts, strict=True)), weight)
+
+def _some(n: int, most: int, device: torch.device) -> Tensor: # (min(n, most),) int64, ascending
+    return torch.randperm(n, generator=torch.Generator().manual_seed(0))[:most].sort().values.to(device)
 
 def _counted(z: object, y: object, names: tuple | None) -> tuple[Tensor, Tensor, Tensor]: # bits, classes, how often
     z = as_latents(z)
@@ -147,7 +149,7 @@ def cosine_map(
     """Mean average precision of stored images ranked by cosine, 0 to 1, expected over all orders of those that
     differ by rounding alone. ValueError as for `rank_by_code`."""
     names = class_names(y, stored_y)
-    z, stored_z = _directions(z), _directions(stored_z)
+    z, stored_z = (unit_rows(as_latents(features)) for features in (z, stored_z))
     if z.shape[1] != stored_z.shape[1]:
         raise ValueError(f'queries have {z.shape[1]} features, but stored images {stored_z.shape[1]}')
     y, stored_y = as_labels(y, z, names), as_labels(stored_y, stored_z, names)
@@ -155,12 +157,6 @@ def cosine_map(
     found = [_cosine_average((part @ stored_z.T).round(decimals=12), labels[:, None] == stored_y)
              for part, labels in zip(z.split(step), y.split(step), strict=True)]
     return float(torch.cat(found).nanmean())
-
-def _directions(z: object) -> Tensor: # (n, d) float64 of length 1, or 0
-    z = as_latents(z).double()
-    largest = z.abs().amax(1, keepdim=True)
-    z = z / torch.where(largest > 0, largest, 1.) # so that no square is infinite, or 0
-    return F.normalize(z)
 
 def _cosine_average(cosine: Tensor, relevant: Tensor) -> Tensor: # (c, m) each -> (c,)
     cosine, order = cosine.sort(1, descending=True)
@@ -225,9 +221,6 @@ def searched(
     stored = _some(len(stored_z), MOST_STORED, z.device)
     queries = _some(len(z), MOST_PAIRS // len(stored), z.device)
     return Searched(z[queries], y[queries], stored_z[stored], stored_y[stored], nodes)
-
-def _some(n: int, most: int, device: torch.device) -> Tensor: # (min(n, most),) int64, ascending
-    return torch.randperm(n, generator=torch.Generator().manual_seed(0))[:most].sort().values.to(device)
 
 def real_map(s: Searched) -> float:
     "Mean average precision by cosine, see `cosine_map`."

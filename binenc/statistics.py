@@ -202,9 +202,12 @@ def compare_crossed(
     half = _t_quantile(freedom) * error
     d = Summary(mean, error * math.sqrt(n / 2), n, mean - half, mean + half)
     p = _p(d, abs(mean) / error if error > 0 else math.inf, freedom, 2**n)
-    by_image = np.nanmean(a, 0) - np.nanmean(b, 0)
-    floor = math.sqrt(max(0., by_image.var(ddof=1) / len(by_image) - twice / 2)) if len(by_image) > 1 else 0.
-    return Comparison(d, math.exp(mean), p, better, error, freedom, bound, 'crossed', floor=min(floor, error))
+    floor = min(_floor(np.nanmean(a, 0) - np.nanmean(b, 0), twice / 2), error)
+    return Comparison(d, math.exp(mean), p, better, error, freedom, bound, 'crossed', floor=floor)
+
+def _floor(by_image: 'np.ndarray', unexplained: float) -> float: # by_image: (I,)
+    if len(by_image) < 2: return 0.
+    return math.sqrt(max(0., by_image.var(ddof=1) / len(by_image) - unexplained))
 
 # %% ../nbs/2_measures/08_statistics.ipynb #cec97133
 def p_for(comparisons: Iterable[Comparison]) -> float:
@@ -332,7 +335,7 @@ def replicates_to_decide(
 
 def _replicates(c: Comparison, level: float) -> float:
     if not math.isfinite(c.error): return math.inf
-    if not c.error: return ENOUGH
+    if not c.error: return math.inf # nothing varies: the test has no power to speak of
     return replicates_for(lambda n: power(n, abs(c.difference.mean) / c.spread(n), level, c.paired))
 
 def _replicates_within(c: Comparison, level: float) -> float:
